@@ -1,0 +1,24 @@
+"""Attention that can be run backwards."""
+
+from invattn import bijections as bijections
+from invattn import branches as branches
+from invattn import flows as flows
+from invattn import functional as functional
+from invattn import lipschitz as lipschitz
+from invattn import logdet as logdet
+from invattn import recipes as recipes
+from invattn import solvers as solvers
+from invattn._errors import CertificateError as CertificateError
+from invattn._errors import ConvergenceError as ConvergenceError
+from invattn._errors import DataError as DataError
+from invattn._errors import InvAttnError as InvAttnError
+from invattn._version import __version__ as __version__
+from invattn.bijections import WithLogDet as WithLogDet
+from invattn.lipschitz import LipschitzBound as LipschitzBound
+from invattn.recipes import ATTENTION_KINDS as ATTENTION_KINDS
+from invattn.recipes import KINDS as KINDS
+from invattn.recipes import RECIPES as RECIPES
+from invattn.recipes import attention_map as attention_map
+from invattn.recipes import invertible_attention as invertible_attention
+from invattn.solvers import Solution as Solution
+from invattn.solvers import Status as Status

@@ -1,0 +1,10 @@
+"""Maps with an inverse and a log-determinant."""
+
+from invattn.bijections.base import Bijection as Bijection
+from invattn.bijections.composed import Composed as Composed
+from invattn.bijections.inverse import Inverse as Inverse
+from invattn.bijections.layout import ImageLayout as ImageLayout
+from invattn.bijections.layout import to_tokens as to_tokens
+from invattn.bijections.residual import ResidualBijection as ResidualBijection
+from invattn.bijections.squeeze import Squeeze as Squeeze
+from invattn.bijections.with_log_det import WithLogDet as WithLogDet

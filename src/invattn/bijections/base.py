@@ -1,0 +1,95 @@
+"""The base class of bijections."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from invattn._errors import CertificateError, ConvergenceError
+from invattn.branches import Branch
+from invattn.lipschitz import LipschitzBound
+from invattn.solvers import Solution
+
+
+class Bijection(nn.Module, ABC):
+    """A map with an inverse and a log-determinant.
+
+    Subclasses are final. ``log_det`` is always log|det| of the map that is called, at its own input, in nats,
+    shape (B,).
+    """
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Return z."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        result: Tensor = super().__call__(x)
+        return result
+
+    @abstractmethod
+    def solve(self, z: Tensor) -> Solution:
+        """Invert and report for each sample; raises only for a wrong shape, dtype or device."""
+
+    @abstractmethod
+    def inverse(self, z: Tensor) -> Tensor:
+        """Return x with f(x) = z, differentiable once.
+
+        Raises:
+            ConvergenceError: If a sample did not reach its tolerance.
+        """
+
+    @abstractmethod
+    def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z and log|det dz/dx| with shape (B,)."""
+
+    @abstractmethod
+    def inverse_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x and log|det dx/dz| at the recovered x, shape (B,)."""
+
+    @property
+    def certified(self) -> bool:
+        """Whether every part of the map is proven invertible for every input."""
+        return True
+
+    @property
+    def inverse_lipschitz(self) -> float | None:
+        """A bound of Lip(f^{-1}) in |.|_{inf,2}, which error bounds of earlier parts are multiplied by; or None."""
+        return None
+
+    @property
+    def branch(self) -> Branch:
+        """The residual branch, where the map is a single residual block.
+
+        Raises:
+            ValueError: If it is not.
+        """
+        raise ValueError(f"{type(self).__name__} is not a single residual block.")
+
+    def lipschitz_bound(self) -> LipschitzBound:
+        """Return the proven bound of the residual branch.
+
+        Raises:
+            CertificateError: If there is none.
+        """
+        raise CertificateError(f"{type(self).__name__} has no residual branch to bound. Ask its blocks one by one.")
+
+
+def raise_unless_converged(solution: Solution) -> None:
+    """Raise ConvergenceError where a sample did not converge, saying how many and what to try."""
+    failed = int((~solution.converged).sum())
+    if not failed:
+        return
+    worst = float(solution.residual.nan_to_num(nan=float("inf")).max())
+    if solution.error_bound is None:
+        advice = (
+            "The block has no certificate and may not be invertible there: use recipe='certified', or a remedy of the "
+            "paper's App. C (smaller lipschitz, smaller column_sum, constrain_response=True, normalize='total')"
+        )
+    else:
+        advice = "Allow more max_steps or a larger rtol in the solver, or use float64"
+    raise ConvergenceError(
+        f"the inverse of {failed} of {solution.converged.numel()} samples did not reach its tolerance "
+        f"({solution.failures()}; largest residual {worst:.3g}). {advice}; block.solve(z) returns what was found "
+        "with a report for each sample."
+    )

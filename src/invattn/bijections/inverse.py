@@ -1,0 +1,40 @@
+"""A bijection used backwards."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from invattn.bijections.base import Bijection
+from invattn.bijections.trivial import trivial_solution
+from invattn.solvers import Solution
+
+
+class Inverse(Bijection):
+    """f^{-1} as a map: forward solves, inverse evaluates.
+
+    Args:
+        bijection: f.
+    """
+
+    def __init__(self, bijection: Bijection) -> None:
+        super().__init__()
+        self.bijection = bijection
+
+    @property
+    def certified(self) -> bool:
+        return self.bijection.certified
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bijection.inverse(x)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        return self.bijection(z)
+
+    def solve(self, z: Tensor) -> Solution:
+        return trivial_solution(self.bijection(z))
+
+    def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.bijection.inverse_and_log_det(x)
+
+    def inverse_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self.bijection.forward_and_log_det(z)

@@ -1,0 +1,73 @@
+"""Use a bijection of tokens on images."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from invattn.bijections.base import Bijection
+from invattn.branches import Branch
+from invattn.lipschitz import LipschitzBound
+from invattn.solvers import Solution
+
+
+class ImageLayout(Bijection):
+    """Apply a bijection of tokens (B, H W, C) to images (B, C, H, W), pixels in row-major order.
+
+    Args:
+        tokens: The bijection of tokens.
+    """
+
+    def __init__(self, tokens: Bijection) -> None:
+        super().__init__()
+        self.tokens = tokens
+
+    @property
+    def branch(self) -> Branch:
+        return self.tokens.branch
+
+    @property
+    def certified(self) -> bool:
+        return self.tokens.certified
+
+    @property
+    def inverse_lipschitz(self) -> float | None:
+        return self.tokens.inverse_lipschitz
+
+    def lipschitz_bound(self) -> LipschitzBound:
+        return self.tokens.lipschitz_bound()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return from_tokens(self.tokens(to_tokens(x)), x)
+
+    def solve(self, z: Tensor) -> Solution:
+        solution = self.tokens.solve(to_tokens(z))
+        return solution.with_value(from_tokens(solution.value, z))
+
+    def inverse(self, z: Tensor) -> Tensor:
+        return from_tokens(self.tokens.inverse(to_tokens(z)), z)
+
+    def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z, log_det = self.tokens.forward_and_log_det(to_tokens(x))
+        return from_tokens(z, x), log_det
+
+    def inverse_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        x, log_det = self.tokens.inverse_and_log_det(to_tokens(z))
+        return from_tokens(x, z), log_det
+
+
+def to_tokens(image: Tensor) -> Tensor:
+    """Turn (B, C, H, W) into (B, H W, C).
+
+    Raises:
+        ValueError: If the tensor has another rank.
+    """
+    if image.dim() != 4:
+        raise ValueError(
+            f"images must have shape (B, C, H, W); got {tuple(image.shape)}. For tokens (B, N, C) use layout='tokens'."
+        )
+    return image.flatten(2).transpose(1, 2)
+
+
+def from_tokens(tokens: Tensor, like: Tensor) -> Tensor:
+    """Turn (B, H W, C) into the shape of an image (B, C, H, W)."""
+    return tokens.transpose(1, 2).reshape(like.shape)

@@ -1,0 +1,69 @@
+"""The residual block x + g(x)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from invattn.bijections.base import Bijection, raise_unless_converged
+from invattn.branches import Branch
+from invattn.lipschitz import LipschitzBound
+from invattn.logdet import LogDetEstimator, PowerSeries
+from invattn.solvers import Adaptive, Solution, Solver, attach_gradient
+
+
+class ResidualBijection(Bijection):
+    """f(x) = x + g(x) over tokens with shape (B, N, C).
+
+    Args:
+        branch: g. f is a bijection of all of R^{N x C} where g has a proven Lipschitz constant below 1.
+        solver: How to invert; None is :class:`invattn.solvers.Adaptive`.
+        log_det_estimator: How to get log|det(I + J)|; None is :class:`invattn.logdet.PowerSeries`.
+
+    References:
+        Zha et al. 2021, Lemma 1, Algorithm 1, App. E; Behrmann et al. 2019.
+    """
+
+    def __init__(
+        self, branch: Branch, *, solver: Solver | None = None, log_det_estimator: LogDetEstimator | None = None
+    ) -> None:
+        super().__init__()
+        self._branch = branch
+        self.solver = Adaptive() if solver is None else solver
+        self.log_det_estimator = PowerSeries() if log_det_estimator is None else log_det_estimator
+
+    @property
+    def branch(self) -> Branch:
+        return self._branch
+
+    @property
+    def certified(self) -> bool:
+        return self._branch.certified
+
+    @property
+    def inverse_lipschitz(self) -> float | None:
+        return 1 / (1 - self.lipschitz_bound().value) if self.certified else None
+
+    def lipschitz_bound(self) -> LipschitzBound:
+        return self._branch.lipschitz_bound()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self._branch(x)
+
+    def solve(self, z: Tensor) -> Solution:
+        self._branch.check_tokens(z)
+        lipschitz = self.lipschitz_bound().value if self.certified else None
+        return self.solver.solve(self._branch, z, lipschitz=lipschitz)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        solution = self.solve(z.detach())
+        raise_unless_converged(solution)
+        return attach_gradient(self._branch, z, solution.value)
+
+    def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        image, log_det = self.log_det_estimator(self._branch, x)
+        return x + image, log_det
+
+    def inverse_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.inverse(z)
+        _, log_det = self.log_det_estimator(self._branch, x)
+        return x, -log_det

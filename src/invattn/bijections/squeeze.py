@@ -1,0 +1,51 @@
+"""Squeeze as a bijection."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from invattn.bijections.base import Bijection
+from invattn.bijections.trivial import trivial_solution
+from invattn.functional import squeeze, unsqueeze
+from invattn.solvers import Solution
+
+
+class Squeeze(Bijection):
+    """Trade each factor x factor patch for channels: (B, C, H, W) to (B, factor^2 C, H / factor, W / factor).
+
+    A permutation of the entries: its log-determinant is 0 and its inverse exact.
+
+    Args:
+        factor: The side of a patch in pixels, at least 1.
+
+    References:
+        Dinh et al. 2017; the channel order (row, column, channel) is the one of the authors' released code.
+    """
+
+    def __init__(self, factor: int = 2) -> None:
+        super().__init__()
+        if factor < 1:
+            raise ValueError(f"the factor must be at least 1; got {factor}.")
+        self.factor = factor
+
+    @property
+    def inverse_lipschitz(self) -> float:
+        return 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return squeeze(x, self.factor)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        return unsqueeze(z, self.factor)
+
+    def solve(self, z: Tensor) -> Solution:
+        return trivial_solution(self.inverse(z))
+
+    def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self(x), x.new_zeros(x.shape[0])
+
+    def inverse_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self.inverse(z), z.new_zeros(z.shape[0])
+
+    def extra_repr(self) -> str:
+        return f"factor={self.factor}"

@@ -1,0 +1,59 @@
+"""The base class of residual branches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from invattn._errors import CertificateError
+from invattn.lipschitz import LipschitzBound
+
+
+class Branch(nn.Module, ABC):
+    """A map g over tokens; ``x + g(x)`` is a bijection where g is a contraction.
+
+    Samples of a batch are independent of each other: a solver may evaluate any subset of them.
+    """
+
+    channels: int
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Return g(x) with the shape of x, (B, N, C)."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        result: Tensor = super().__call__(x)
+        return result
+
+    @property
+    def certified(self) -> bool:
+        """Whether :meth:`lipschitz_bound` exists."""
+        return False
+
+    def lipschitz_bound(self) -> LipschitzBound:
+        """Return a proven bound of Lip(g), from the weights as they are now.
+
+        Raises:
+            CertificateError: If there is none for this branch.
+        """
+        raise CertificateError(
+            f"{type(self).__name__} has no proven Lipschitz bound: its response is not bounded, and for suitable tokens "
+            "it maps two inputs to one output. Use recipe='certified', or invert it with block.solve, which reports "
+            "per sample."
+        )
+
+    def attention_weights(self, x: Tensor) -> Tensor:
+        """Return the dense attention map with shape (B, heads, N, N) at tokens x, shape (B, N, C).
+
+        Raises:
+            ValueError: If the branch has no attention.
+        """
+        raise ValueError(f"{type(self).__name__} has no attention map.")
+
+    def check_tokens(self, x: Tensor) -> None:
+        """Raise unless x is floating point with shape (B, N, channels)."""
+        if not x.is_floating_point():
+            raise TypeError(f"tokens must be floating point; got {x.dtype}. Convert them first: x.float().")
+        if x.dim() != 3 or x.shape[-1] != self.channels:
+            raise ValueError(f"tokens must have shape (B, N, {self.channels}); got {tuple(x.shape)}.")

@@ -1,0 +1,74 @@
+"""The control: the same maps without any mixing of tokens (weights = identity)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from invattn.branches.base import Branch
+from invattn.functional import spectral_norm, squash
+from invattn.lipschitz import ROUNDING, LipschitzBound
+
+
+class CertifiedPointwise(Branch):
+    """g(x)_i = W_L sigma(W_V x_i + b_V) + b_L with Lip(g) <= c: certified attention with P = I.
+
+    Args:
+        channels: C.
+        lipschitz: c, strictly between 0 and 1.
+    """
+
+    def __init__(self, *, channels: int, lipschitz: float = 0.9) -> None:
+        super().__init__()
+        if not 0 < lipschitz < 1:
+            raise ValueError(f"lipschitz must lie strictly between 0 and 1; got {lipschitz}.")
+        self.channels = channels
+        self.lipschitz = lipschitz
+        self.value = nn.Linear(channels, channels)
+        self.output = nn.Linear(channels, channels)
+
+    @property
+    def certified(self) -> bool:
+        return True
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check_tokens(x)
+        return F.linear(squash(self.value(x)), self.output.weight * self._scale().to(x.dtype), self.output.bias)
+
+    def lipschitz_bound(self) -> LipschitzBound:
+        """Return |W_L| |W_V| from the weights as forward multiplies them."""
+        with torch.no_grad():
+            output = self.output.weight * self._scale().to(self.output.weight.dtype)
+            norms = {"output_norm": float(spectral_norm(output)), "value_norm": float(spectral_norm(self.value.weight))}
+        return LipschitzBound(
+            value=(1 + ROUNDING) * norms["output_norm"] * norms["value_norm"],
+            norm="inf,2",
+            derivation=f"|W_L| |W_V| = {norms['output_norm']:.6g} * {norms['value_norm']:.6g}, rounding margin {ROUNDING:g}",
+            factors=norms | {"rounding": 1 + ROUNDING},
+        )
+
+    def _scale(self) -> Tensor:
+        bound = (1 + 2 * ROUNDING) * spectral_norm(self.output.weight) * spectral_norm(self.value.weight)
+        return torch.clamp(self.lipschitz / bound.clamp_min(torch.finfo(bound.dtype).eps), max=1.0)
+
+
+class RelaxedPointwise(Branch):
+    """g(x)_i = W_L (W_V x_i + b_V) + b_L: an uncertified recipe with P = I.
+
+    Args:
+        channels: C.
+        value: The map F of the paper, C to C.
+        output: W_L or what stands for it, C to C.
+    """
+
+    def __init__(self, *, channels: int, value: nn.Module, output: nn.Module) -> None:
+        super().__init__()
+        self.channels = channels
+        self.value = value
+        self.output = output
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check_tokens(x)
+        result: Tensor = self.output(self.value(x))
+        return result

@@ -1,0 +1,17 @@
+"""Pure tensor functions."""
+
+from invattn.functional.attention import NORMALIZATIONS as NORMALIZATIONS
+from invattn.functional.attention import Response as Response
+from invattn.functional.attention import attend as attend
+from invattn.functional.attention import response_weights as response_weights
+from invattn.functional.kernels import KERNELS as KERNELS
+from invattn.functional.kernels import Kernel as Kernel
+from invattn.functional.kernels import get_kernel as get_kernel
+from invattn.functional.kernels import log_elu_plus_one as log_elu_plus_one
+from invattn.functional.kernels import log_softplus as log_softplus
+from invattn.functional.spectral import gram_norm as gram_norm
+from invattn.functional.spectral import power_iteration as power_iteration
+from invattn.functional.spectral import spectral_norm as spectral_norm
+from invattn.functional.squash import squash as squash
+from invattn.functional.squeeze import squeeze as squeeze
+from invattn.functional.squeeze import unsqueeze as unsqueeze

@@ -1,0 +1,95 @@
+"""Response kernels phi: what turns a score into a non-negative response.
+
+A positive kernel is given by its logarithm, so that its normalised response is a softmax of
+``log phi(score)``: no overflow and no 0/0 at any finite score (03-certificate, section 1;
+the paper's App. D gives up on this for the Gaussian kinds).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from invattn._names import check_name
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A response kernel.
+
+    Attributes:
+        name: Its name.
+        log_value: log phi for a positive kernel, else None.
+        value: phi itself.
+        kappa: An upper bound of |(log phi)'|, or None where there is none.
+    """
+
+    name: str
+    log_value: Callable[[Tensor], Tensor] | None
+    value: Callable[[Tensor], Tensor]
+    kappa: float | None
+
+
+def log_elu_plus_one(score: Tensor) -> Tensor:
+    """log(elu(s) + 1), with derivative in (0, 1] and exactly 1 for s <= 0.
+
+    Args:
+        score: Scores of any shape.
+
+    Returns:
+        ``log1p(s)`` for s > 0 and ``s`` elsewhere. The inner clamp keeps NaN out of the unused branch.
+    """
+    return torch.where(score > 0, torch.log1p(score.clamp_min(0)), score)
+
+
+def log_softplus(score: Tensor) -> Tensor:
+    """log(softplus(s)), exact to rounding for every finite s.
+
+    Args:
+        score: Scores of any shape.
+
+    Returns:
+        The logarithm; below -20 (float32) or -40 (float64) it is ``s - exp(s) / 2``, the first two
+        terms of its expansion, because softplus underflows there.
+    """
+    cut = -40.0 if score.dtype == torch.float64 else -20.0
+    middle = score.clamp_min(cut)
+    exact = torch.log(torch.logaddexp(middle, torch.zeros_like(middle)))
+    low = score.clamp_max(cut)
+    return torch.where(score > cut, exact, low - low.exp() / 2)
+
+
+def _identity(score: Tensor) -> Tensor:
+    return score
+
+
+_KERNELS = {
+    kernel.name: kernel
+    for kernel in (
+        Kernel("exp", _identity, torch.exp, 1.0),
+        Kernel("elu+1", log_elu_plus_one, lambda score: F.elu(score) + 1, 1.0),
+        Kernel("softplus", log_softplus, lambda score: torch.logaddexp(score, torch.zeros_like(score)), 1.0),
+        Kernel("relu", None, F.relu, None),
+        Kernel("elu", None, F.elu, None),
+        Kernel("identity", None, _identity, None),
+    )
+}
+
+KERNELS: tuple[str, ...] = tuple(_KERNELS)
+
+
+def get_kernel(name: str) -> Kernel:
+    """Return the kernel of this name.
+
+    Args:
+        name: exp, elu+1, softplus, relu, elu or identity. The last three have no logarithm: relu may
+            vanish, elu and identity change sign. They exist to reproduce the paper's and the released forms.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    return _KERNELS[check_name(name, KERNELS, what="response kernel")]

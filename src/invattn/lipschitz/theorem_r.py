@@ -1,0 +1,50 @@
+"""Theorem R: the Lipschitz constant of row-normalised attention with squashed values."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from invattn.functional import spectral_norm
+
+ROUNDING = 1e-5
+"""Relative margin for rounding: the cast of weights and scales to float32 (03-certificate, section 8)."""
+
+
+def attention_constant(value_norm: Tensor, response_norm: Tensor) -> Tensor:
+    """Bound one head: F(V, R) = V + R^2 / (4 V) if R <= 2 V, else R.
+
+    Args:
+        value_norm: V = |W_V|, any shape.
+        response_norm: R, the sensitivity of the logits times the radius of the values, same shape.
+
+    Returns:
+        F, same shape; F(0, R) = R.
+
+    References:
+        Theorem R of the certificate note.
+    """
+    tiny = torch.finfo(value_norm.dtype).tiny
+    small = value_norm + response_norm.square() / (4 * value_norm.clamp_min(tiny))
+    return torch.where(response_norm <= 2 * value_norm, small, response_norm)
+
+
+def output_constant(output: Tensor, head_constants: Tensor) -> Tensor:
+    """Bound W_O concat_h o_h: min(|W_O| sqrt(sum_h F_h^2), sum_h |W_O^h| F_h).
+
+    Args:
+        output: W_O with shape (C, H d); head h owns columns h d ... (h + 1) d - 1.
+        head_constants: F_h with shape (H,), float64.
+
+    Returns:
+        A float64 scalar.
+
+    References:
+        Theorem H of the certificate note.
+    """
+    heads = head_constants.shape[0]
+    joint = spectral_norm(output) * head_constants.square().sum().sqrt()
+    if heads == 1:
+        return joint
+    split = spectral_norm(output.unflatten(1, (heads, -1)).transpose(0, 1))
+    return torch.minimum(joint, (split * head_constants).sum())

@@ -1,0 +1,5 @@
+"""Estimators of log|det(I + J_g)|."""
+
+from invattn.logdet.base import LogDetEstimator as LogDetEstimator
+from invattn.logdet.exact import Exact as Exact
+from invattn.logdet.power_series import PowerSeries as PowerSeries

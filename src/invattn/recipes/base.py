@@ -1,0 +1,55 @@
+"""What every recipe object shares."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from invattn.branches import Branch
+
+ATTENTION_KINDS = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
+"""The four kinds of the paper's Table 1."""
+
+KINDS = (*ATTENTION_KINDS, "pointwise")
+"""All kinds: the four, and the control in which the weights are the identity."""
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """What the caller fixes about a block, whatever the recipe.
+
+    Attributes:
+        kind: One of :data:`KINDS`.
+        channels: C.
+        key_channels: Channels of a query and of a key, per head.
+        num_heads: H, a divisor of C.
+        lipschitz: c of the paper: the bound of a certified block; the coefficient of the constrained convolutions
+            of the others.
+        mask: Boolean (N, N), True where query i may see key j; or None.
+        causal: Token i sees tokens 0 ... i.
+    """
+
+    kind: str
+    channels: int
+    key_channels: int
+    num_heads: int
+    lipschitz: float
+    mask: Tensor | None = None
+    causal: bool = False
+
+
+class Recipe(ABC):
+    """A named form of attention: which maps are constrained, how responses are normalised."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def build(self, shape: BlockShape) -> Branch:
+        """Make the branch g of a block.
+
+        Raises:
+            ValueError: If the recipe does not go with the shape.
+        """

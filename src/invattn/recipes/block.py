@@ -1,0 +1,107 @@
+"""The one function that makes a block."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from invattn._names import check_name
+from invattn.bijections import Bijection, ImageLayout, ResidualBijection
+from invattn.logdet import LogDetEstimator
+from invattn.recipes.base import KINDS, BlockShape, Recipe
+from invattn.recipes.certified import Certified
+from invattn.recipes.relaxed import Paper, Released, ReleasedGenerative, Unconstrained
+from invattn.solvers import Solver
+
+_RECIPES: dict[str, type[Recipe]] = {
+    recipe.name: recipe for recipe in (Certified, Paper, Released, ReleasedGenerative, Unconstrained)
+}
+
+RECIPES: tuple[str, ...] = tuple(_RECIPES)
+"""The names of the recipes."""
+
+
+def invertible_attention(
+    channels: int,
+    *,
+    kind: str = "embedded_gaussian",
+    recipe: str | Recipe = "certified",
+    lipschitz: float = 0.9,
+    key_channels: int | None = None,
+    num_heads: int = 1,
+    layout: str = "image",
+    solver: Solver | None = None,
+    log_det_estimator: LogDetEstimator | None = None,
+    mask: Tensor | None = None,
+    causal: bool = False,
+) -> Bijection:
+    """Make an attention block x + g(x) that can be run backwards.
+
+    Args:
+        channels: C, the channels of a token or pixel.
+        kind: gaussian, embedded_gaussian, dot_product, concatenation, or pointwise (the control without mixing).
+        recipe: certified (default; invertible for every input, proven), paper, released, released_generative,
+            unconstrained, or a recipe object of :mod:`invattn.recipes`.
+        lipschitz: c. certified: the proven bound of Lip(g), strictly between 0 and 1. Others: the coefficient of
+            the constrained maps.
+        key_channels: Channels of a query and of a key, per head; None is channels // 4, at least 1.
+        num_heads: H, a divisor of ``channels``; values have ``channels`` channels in all.
+        layout: image for (B, C, H, W), tokens for (B, N, C).
+        solver: How to invert; None is :class:`invattn.solvers.Adaptive`.
+        log_det_estimator: How to get log|det(I + J)|; None is :class:`invattn.logdet.PowerSeries`.
+        mask: Boolean (N, N), True where query i may see key j; the same in both directions of the map.
+        causal: Token i sees tokens 0 ... i.
+
+    Returns:
+        A bijection; see :class:`invattn.bijections.Bijection`.
+
+    Raises:
+        ValueError: If a name is unknown (the nearest is suggested) or a number out of range.
+
+    References:
+        Zha et al. 2021; Theorem R of the certificate note.
+
+    Example:
+        >>> import torch, invattn
+        >>> block = invattn.invertible_attention(12, kind="concatenation")
+        >>> x = torch.randn(2, 12, 8, 8)
+        >>> bool((block.inverse(block(x)) - x).abs().max() < 1e-4)
+        True
+    """
+    check_name(kind, KINDS, what="attention kind")
+    check_name(layout, ("image", "tokens"), what="layout")
+    if channels < 1 or num_heads < 1 or (key_channels is not None and key_channels < 1):
+        raise ValueError(
+            f"channels, num_heads and key_channels must be at least 1; got {channels}, {num_heads}, {key_channels}."
+        )
+    if kind == "pointwise" and (mask is not None or causal):
+        raise ValueError("the pointwise control mixes no tokens: it takes neither mask nor causal.")
+    shape = BlockShape(
+        kind=kind,
+        channels=channels,
+        key_channels=max(1, channels // 4) if key_channels is None else key_channels,
+        num_heads=num_heads,
+        lipschitz=lipschitz,
+        mask=mask,
+        causal=causal,
+    )
+    if isinstance(recipe, str):
+        recipe = _RECIPES[check_name(recipe, RECIPES, what="recipe")]()
+    block = ResidualBijection(recipe.build(shape), solver=solver, log_det_estimator=log_det_estimator)
+    return ImageLayout(block) if layout == "image" else block
+
+
+def attention_map(block: Bijection, x: Tensor) -> Tensor:
+    """Return the dense attention map of a block, for pictures and small N.
+
+    Args:
+        block: A block made by :func:`invertible_attention`.
+        x: Its input, (B, C, H, W) or (B, N, C).
+
+    Returns:
+        Weights with shape (B, heads, N, N): row i holds what output token i takes from each token.
+
+    Raises:
+        ValueError: If the block has no attention, or x another shape.
+    """
+    tokens = x.flatten(2).transpose(1, 2) if x.dim() == 4 else x
+    return block.branch.attention_weights(tokens)

@@ -1,0 +1,63 @@
+"""The recipe with a proof."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from invattn.branches import (
+    Branch,
+    CertifiedAttention,
+    CertifiedPointwise,
+    RelativePositionLogits,
+    Visibility,
+    make_score,
+)
+from invattn.functional import Response, get_kernel
+from invattn.recipes.base import BlockShape, Recipe
+
+_KERNELS = {"gaussian": "exp", "embedded_gaussian": "exp", "dot_product": "elu+1", "concatenation": "elu+1"}
+
+
+@dataclass(frozen=True)
+class Certified(Recipe):
+    """Squashed queries, keys and values, rows that sum to 1, exact norms: Lip(g) <= c for every input.
+
+    Attributes:
+        phi: Response kernel: exp, elu+1 or softplus; None is exp for the Gaussian kinds and elu+1 for the others.
+        ratio: R / V, what the response may take of the budget.
+        position_grid: Sides of a grid of tokens, (N,) or (H, W), for learned relative position logits; None: none.
+        self_logit: Their initial value at i = j.
+
+    References:
+        Theorems R and H of the certificate note.
+    """
+
+    name: ClassVar[str] = "certified"
+
+    phi: str | None = None
+    ratio: float = 2.0
+    position_grid: tuple[int, ...] | None = None
+    self_logit: float = 0.0
+
+    def build(self, shape: BlockShape) -> Branch:
+        if shape.kind == "pointwise":
+            return CertifiedPointwise(channels=shape.channels, lipschitz=shape.lipschitz)
+        score = make_score(
+            shape.kind, channels=shape.channels, key_channels=shape.key_channels, num_heads=shape.num_heads
+        )
+        positions = None
+        if self.position_grid is not None:
+            positions = RelativePositionLogits(
+                grid=self.position_grid, num_heads=shape.num_heads, self_logit=self.self_logit
+            )
+        return CertifiedAttention(
+            score=score,
+            channels=shape.channels,
+            response=Response(get_kernel(self.phi or _KERNELS[shape.kind]), additive=score.additive),
+            lipschitz=shape.lipschitz,
+            num_heads=shape.num_heads,
+            ratio=self.ratio,
+            visibility=Visibility(mask=shape.mask, causal=shape.causal),
+            position_logits=positions,
+        )

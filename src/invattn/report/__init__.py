@@ -1,0 +1,6 @@
+"""Tables, figures and one self-contained HTML page from the files that a run left behind; needs no torch."""
+
+from __future__ import annotations
+
+from invattn.report.markdown import markdown_table as markdown_table
+from invattn.report.page import write_report as write_report

@@ -1,0 +1,116 @@
+"""The arrays that a run stored for its figures, read one at a time and checked."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from invattn.report import labels
+
+Array = NDArray[Any]
+T = TypeVar("T")
+
+_DIMENSIONS = {
+    "originals": 4,
+    "reconstructions": 4,
+    "errors": 3,
+    "image_mse": 1,
+    "image_index": 1,
+    "all_mse": 1,
+    "residual_steps": 1,
+    "residual_median": 1,
+    "residual_max": 1,
+    "curve_c": 1,
+    "curve_steps": 1,
+    "curve_error": 2,
+    "attention_image": 3,
+    "attention_query": 2,
+    "attention_maps": 3,
+    "losses": 1,
+}
+_PICTURES = ("originals", "reconstructions", "attention_image")
+
+
+class MissingPartError(Exception):
+    """A figure cannot be drawn; the message says why, in words for the reader of the page."""
+
+
+class Artifact:
+    """The stored arrays of one attention kind in one recipe.
+
+    Args:
+        folder: The run's folder.
+        attention: Name of the attention kind.
+        recipe: Name of the recipe.
+    """
+
+    def __init__(self, folder: Path, *, attention: str, recipe: str) -> None:
+        self.attention = attention
+        self.recipe = recipe
+        self._path = folder / "artifacts" / f"{Path(attention).name}-{Path(recipe).name}.npz"
+
+    @property
+    def label(self) -> str:
+        """The reader's name of the pair."""
+        return f"{labels.kind(self.attention)} ({labels.recipe(self.recipe).lower()})"
+
+    def take(self, *names: str) -> list[Array]:
+        """Return the named arrays.
+
+        Raises:
+            MissingPartError: If one is absent, empty, unreadable or of the wrong shape.
+        """
+        try:
+            with np.load(self._path, allow_pickle=False) as stored:
+                return [self._checked(stored, name) for name in names]
+        except FileNotFoundError:
+            raise MissingPartError("the run stored no figures' data for it") from None
+        except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+            raise MissingPartError(f"the stored file {self._path.name} is damaged") from None
+
+    def _checked(self, stored: Any, name: str) -> Array:
+        if name not in stored.files:
+            raise MissingPartError(f"the run stored no array {name!r}")
+        value: Array = stored[name]
+        wanted = np.uint8 if name in _PICTURES else None
+        if value.ndim != _DIMENSIONS[name] or value.dtype.kind not in "uif" or (wanted and value.dtype != wanted):
+            raise MissingPartError(f"the stored array {name!r} has an unexpected shape or type")
+        if value.size == 0:
+            raise MissingPartError(f"the stored array {name!r} is empty")
+        if name in _PICTURES and value.shape[-1] != 3:
+            raise MissingPartError(f"the stored array {name!r} is not a colour image")
+        return value
+
+
+def same_length(*arrays: Array) -> None:
+    """Check that arrays which belong together have one length.
+
+    Raises:
+        MissingPartError: If they differ.
+    """
+    if len({len(array) for array in arrays}) != 1:
+        raise MissingPartError("the stored arrays do not fit together")
+
+
+def collect(
+    artifacts: Iterable[Artifact], build: Callable[[Artifact], T]
+) -> tuple[list[tuple[Artifact, T]], list[str]]:
+    """Build something from every artifact, and say in sentences what had to be left out.
+
+    Returns:
+        The pairs (artifact, what was built), and one sentence for each reason for which some were left out.
+    """
+    built: list[tuple[Artifact, T]] = []
+    missing: dict[str, list[str]] = {}
+    for artifact in artifacts:
+        try:
+            built.append((artifact, build(artifact)))
+        except MissingPartError as reason:
+            missing.setdefault(str(reason), []).append(artifact.label)
+    return built, [f"Left out: {', '.join(names)}, because {reason}." for reason, names in missing.items()]

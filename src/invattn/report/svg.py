@@ -1,0 +1,92 @@
+"""Matplotlib figures as inline SVG that takes its colours and its font from the page, in light and in dark."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+# Stand-ins drawn by matplotlib and replaced by the page's variables afterwards: a figure then follows the page's theme.
+_VARIABLES = (
+    "ink", "muted", "grid", "warn", "gaussian", "embedded_gaussian", "dot_product", "concatenation", "pointwise", "other",
+    "step1", "step2", "step3", "step4",
+)  # fmt: skip
+_STAND_INS = {name: f"#0101{index:02x}" for index, name in enumerate(_VARIABLES, start=16)}
+
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.id": None,
+    "font.family": "sans-serif",
+    "font.size": 11.0,
+    "axes.labelsize": 11.0,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": _STAND_INS["muted"],
+    "axes.labelcolor": _STAND_INS["ink"],
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": _STAND_INS["grid"],
+    "grid.linewidth": 0.8,
+    "xtick.color": _STAND_INS["muted"],
+    "ytick.color": _STAND_INS["muted"],
+    "xtick.labelcolor": _STAND_INS["ink"],
+    "ytick.labelcolor": _STAND_INS["ink"],
+    "xtick.labelsize": 10.0,
+    "ytick.labelsize": 10.0,
+    "text.color": _STAND_INS["ink"],
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "path.simplify": True,
+}
+
+
+def colour(name: str) -> str:
+    """Return the drawing colour that becomes the page's variable ``--name``; unknown kinds share one."""
+    return _STAND_INS.get(name, _STAND_INS["other"])
+
+
+def draw(paint: Callable[[Axes], None], *, name: str, description: str, size: tuple[float, float] = (5.0, 3.3)) -> Markup:
+    """Draw one set of axes and return it as inline SVG.
+
+    Matplotlib's global state is left alone: the style holds within this call, and the figure is never registered.
+
+    Args:
+        paint: Draws on the axes.
+        name: Distinguishes the identifiers inside this figure from those of others on the same page.
+        description: What the figure shows, for readers who cannot see it.
+        size: Width and height in inches of 72 units.
+    """
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=size, layout="constrained")
+        canvas = FigureCanvasSVG(figure)
+        paint(figure.add_subplot())
+        stream = io.BytesIO()
+        canvas.print_svg(stream, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.clear()
+    return _inline(stream.getvalue().decode("utf-8"), description)
+
+
+def _inline(text: str, description: str) -> Markup:
+    """Reduce a stand-alone SVG file to an element of an HTML page."""
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    # Groups are never referred to; their names ("axes_1") would repeat from figure to figure.
+    text = re.sub(r'<g id="[^"]*">', "<g>", text)
+    text = re.sub(r"font-family: [^;\"]*;?", "", text)
+    view_box = re.search(r'viewBox="[^"]*"', text)
+    assert view_box is not None, "matplotlib writes a viewBox"
+    head = f'<svg {view_box.group()} role="img" xmlns:xlink="http://www.w3.org/1999/xlink"><title>{escape(description)}</title>'
+    text = head + text[text.index(">") + 1 :]
+    for variable, stand_in in _STAND_INS.items():
+        text = text.replace(stand_in, f"var(--{variable.replace('_', '-')})")
+    return Markup(text)

@@ -1,0 +1,35 @@
+"""The base class of solvers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from torch import Tensor
+
+from invattn.solvers.solution import Solution
+
+
+class Solver(ABC):
+    """A way to solve x + g(x) = z. Solvers are small immutable objects without state between solves."""
+
+    @abstractmethod
+    def solve(
+        self,
+        branch: Callable[[Tensor], Tensor],
+        target: Tensor,
+        *,
+        start: Tensor | None = None,
+        lipschitz: float | None = None,
+    ) -> Solution:
+        """Solve x + g(x) = z.
+
+        Args:
+            branch: g, a function of any subset of the samples, shape (A, N, C) to (A, N, C).
+            target: z with shape (B, N, C), floating point.
+            start: Where to start, shape of z; None starts at z.
+            lipschitz: A proven bound L < 1 of Lip(g), or None.
+
+        Returns:
+            A solution with a report for each sample; it never raises for lack of convergence.
+        """

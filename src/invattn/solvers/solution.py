@@ -1,0 +1,53 @@
+"""What a solver returns: a value and, per sample, how good it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+from torch import Tensor
+
+
+class Status(IntEnum):
+    """How a sample's iteration ended."""
+
+    CONVERGED = 0
+    MAX_STEPS = 1
+    DIVERGED = 2
+    NON_FINITE = 3
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The result of inverting a batch.
+
+    Attributes:
+        value: The inputs found, shape of the target.
+        converged: Whether the residual is within the tolerance, shape (B,), bool.
+        residual: |x + g(x) - z| at the returned x in the certificate's norm, shape (B,).
+        num_steps: Updates of x, shape (B,), int; a sample took ``num_steps + 1`` evaluations of g.
+        error_bound: A proven bound of |value - exact inverse| in the certificate's norm, rounding included, shape
+            (B,); None without a certificate.
+        status: A :class:`Status` a sample, shape (B,), int.
+    """
+
+    value: Tensor
+    converged: Tensor
+    residual: Tensor
+    num_steps: Tensor
+    error_bound: Tensor | None
+    status: Tensor
+
+    @property
+    def evaluations(self) -> Tensor:
+        """Evaluations of g a sample, shape (B,), int."""
+        return self.num_steps + 1
+
+    def with_value(self, value: Tensor) -> Solution:
+        """Return the same report about a reshaped value."""
+        return replace(self, value=value)
+
+    def failures(self) -> str:
+        """Count the samples that did not converge, by status, in words; empty where all did."""
+        counts = {status: int((self.status == status).sum()) for status in Status if status != Status.CONVERGED}
+        return ", ".join(f"{count} {status.name.lower()}" for status, count in counts.items() if count)

@@ -1,0 +1,129 @@
+"""One training, from its first step or from where it was stopped."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from invattn.training.atomic_checkpoint_io import AtomicCheckpointIO
+from invattn.training.interruption import Interrupted, watch_interrupts
+from invattn.training.progress import Progress
+from invattn.training.quiet import quiet_lightning
+from invattn.training.regression import FixedTargetRegression, NonFiniteLoss
+from invattn.training.resumable_loader import ResumableLoader
+from invattn.training.resume_checkpoint import ResumeCheckpoint
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training reports.
+
+    Attributes:
+        losses: Mean loss of each epoch; NaN for an epoch that did not finish and for those after it.
+        stopped_at: The step with a loss that was not finite, or None if every step was made.
+        seconds: Wall time of this call; a resumed training counts only from its resumption.
+    """
+
+    losses: list[float]
+    stopped_at: int | None
+    seconds: float
+
+
+def fit(
+    module: FixedTargetRegression,
+    loader: ResumableLoader,
+    *,
+    checkpoint: Path,
+    resume: bool,
+    progress: Progress,
+    task: str = "training",
+    save_interval: float = 30.0,
+) -> FitResult:
+    """Train ``module`` on every batch of ``loader``, on the CPU.
+
+    Args:
+        module: The model with its loss and optimizer; its weights are changed.
+        loader: The batches.
+        checkpoint: Where the resumable state is kept during training; it stays there at the end.
+        resume: Continue from ``checkpoint`` if it exists; the result is bit for bit that of an uninterrupted run.
+        progress: Is told every step.
+        task: Name of the task for ``progress``.
+        save_interval: Seconds between saves.
+
+    Returns:
+        Losses and time; a loss that is not finite ends the training early and is no error.
+
+    Raises:
+        Interrupted: On Ctrl-C; the state is saved.
+        DataError: If ``checkpoint`` is damaged.
+        OSError: If ``checkpoint`` cannot be written.
+    """
+    started = time.monotonic()
+    stopped_at = None
+    module.train()
+    progress.begin(task, total=len(loader))
+    try:
+        with quiet_lightning(), watch_interrupts() as interruption:
+            saver = ResumeCheckpoint(checkpoint, interval=save_interval, interruption=interruption)
+            trainer = _trainer(checkpoint.parent, callbacks=[saver, _StepReporter(progress)])
+            source = checkpoint if resume and checkpoint.exists() else None
+            trainer.fit(module, train_dataloaders=loader, ckpt_path=source)
+            if interruption.requested:
+                raise Interrupted(f"stopped at the end of training; the state is in {checkpoint}.")
+    except NonFiniteLoss as error:
+        stopped_at = error.step
+    except (KeyboardInterrupt, SystemExit):
+        # Lightning turns a KeyboardInterrupt into SystemExit(1); the last save is older than the last step.
+        raise Interrupted(f"stopped at once; the state of the last save is in {checkpoint}.") from None
+    finally:
+        progress.end()
+    losses = _epoch_losses(module.step_losses, loader)
+    return FitResult(losses=losses, stopped_at=stopped_at, seconds=time.monotonic() - started)
+
+
+def _trainer(folder: Path, *, callbacks: list[Callback]) -> Trainer:
+    """Return a trainer that only runs the loop: no logs, no folders, no validation, no files but the callbacks' own."""
+    return Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=1,
+        default_root_dir=folder,
+        plugins=[AtomicCheckpointIO()],
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+    )
+
+
+class _StepReporter(Callback):
+    """Tells the progress every step."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step:
+            self._progress.advance(trainer.global_step, note="resumed")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, FixedTargetRegression)
+        self._progress.advance(note=f"loss {pl_module.step_losses[-1]:.4f}")
+
+
+def _epoch_losses(step_losses: list[float], loader: ResumableLoader) -> list[float]:
+    """Return the mean of each epoch, NaN where a step is missing."""
+    size = loader.steps_per_epoch
+    epochs = [step_losses[start : start + size] for start in range(0, len(loader), size)]
+    return [sum(losses) / size if len(losses) == size else math.nan for losses in epochs]
