@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -19,4 +20,5 @@ def token_norm(tokens: Tensor) -> Tensor:
     # Scaling by the largest entry keeps the squares finite at any finite input.
     largest = tokens.abs().amax(dim=(-2, -1), keepdim=True)
     safe = largest.clamp_min(1.0)
-    return (tokens / safe).norm(dim=-1).amax(dim=-1) * safe[..., 0, 0]
+    norms: Tensor = torch.linalg.vector_norm(tokens / safe, dim=-1)
+    return norms.amax(dim=-1) * safe[..., 0, 0]

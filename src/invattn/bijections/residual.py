@@ -27,43 +27,43 @@ class ResidualBijection(Bijection):
         self, branch: Branch, *, solver: Solver | None = None, log_det_estimator: LogDetEstimator | None = None
     ) -> None:
         super().__init__()
-        self._branch = branch
+        self.g = branch
         self.solver = Adaptive() if solver is None else solver
         self.log_det_estimator = PowerSeries() if log_det_estimator is None else log_det_estimator
 
     @property
     def branch(self) -> Branch:
-        return self._branch
+        return self.g
 
     @property
     def certified(self) -> bool:
-        return self._branch.certified
+        return self.g.certified
 
     @property
     def inverse_lipschitz(self) -> float | None:
         return 1 / (1 - self.lipschitz_bound().value) if self.certified else None
 
     def lipschitz_bound(self) -> LipschitzBound:
-        return self._branch.lipschitz_bound()
+        return self.g.lipschitz_bound()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self._branch(x)
+        return x + self.g(x)
 
     def solve(self, z: Tensor) -> Solution:
-        self._branch.check_tokens(z)
+        self.g.check_tokens(z)
         lipschitz = self.lipschitz_bound().value if self.certified else None
-        return self.solver.solve(self._branch, z, lipschitz=lipschitz)
+        return self.solver.solve(self.g, z, lipschitz=lipschitz)
 
     def inverse(self, z: Tensor) -> Tensor:
         solution = self.solve(z.detach())
         raise_unless_converged(solution)
-        return attach_gradient(self._branch, z, solution.value)
+        return attach_gradient(self.g, z, solution.value)
 
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        image, log_det = self.log_det_estimator(self._branch, x)
+        image, log_det = self.log_det_estimator(self.g, x)
         return x + image, log_det
 
     def inverse_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
         x = self.inverse(z)
-        _, log_det = self.log_det_estimator(self._branch, x)
+        _, log_det = self.log_det_estimator(self.g, x)
         return x, -log_det

@@ -44,7 +44,9 @@ class CertifiedPointwise(Branch):
         return LipschitzBound(
             value=(1 + ROUNDING) * norms["output_norm"] * norms["value_norm"],
             norm="inf,2",
-            derivation=f"|W_L| |W_V| = {norms['output_norm']:.6g} * {norms['value_norm']:.6g}, rounding margin {ROUNDING:g}",
+            derivation=(
+                f"|W_L| |W_V| = {norms['output_norm']:.6g} * {norms['value_norm']:.6g}, rounding margin {ROUNDING:g}"
+            ),
             factors=norms | {"rounding": 1 + ROUNDING},
         )
 

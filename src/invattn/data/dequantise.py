@@ -71,7 +71,8 @@ def _mix(state: Tensor) -> Tensor:
 
 def _shift_right(state: Tensor, shift: int) -> Tensor:
     """Shift without copying the sign bit."""
-    return (state >> shift) & (2 ** (64 - shift) - 1)
+    shifted: Tensor = (state >> shift) & (2 ** (64 - shift) - 1)
+    return shifted
 
 
 def _signed(number: int) -> int:

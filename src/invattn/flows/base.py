@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ class StandardNormal(nn.Module, Distribution):
         event_shape: The shape of one sample, without the batch.
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     _zero: Tensor
 
     def __init__(self, event_shape: Sequence[int]) -> None:
@@ -30,7 +31,7 @@ class StandardNormal(nn.Module, Distribution):
         flat = value.flatten(value.dim() - len(self.event_shape))
         return -0.5 * (flat.square().sum(dim=-1) + flat.shape[-1] * math.log(2 * math.pi))
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draw samples with shape (*sample_shape, *event_shape)."""
         return torch.randn(
             torch.Size((*sample_shape, *self.event_shape)), dtype=self._zero.dtype, device=self._zero.device

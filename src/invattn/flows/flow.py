@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
@@ -24,7 +26,7 @@ class Flow(nn.Module, Distribution):
     """
 
     has_rsample = True
-    arg_constraints: dict[str, constraints.Constraint] = {}
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
 
     def __init__(self, bijection: Bijection, base: Distribution) -> None:
         nn.Module.__init__(self)
@@ -39,7 +41,8 @@ class Flow(nn.Module, Distribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        return constraints.independent(constraints.real, len(self.event_shape))
+        real: constraints.Constraint = constraints.independent(constraints.real, len(self.event_shape))  # type: ignore[no-untyped-call]
+        return real
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``log_prob(x)``."""
@@ -51,7 +54,7 @@ class Flow(nn.Module, Distribution):
         log_base: Tensor = self.base.log_prob(z)
         return log_base + log_det
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draw samples whose gradient reaches the parameters of the bijection.
 
         Raises:
@@ -61,7 +64,7 @@ class Flow(nn.Module, Distribution):
         flat = z.reshape(-1, *self.event_shape)
         return self.bijection.inverse(flat).reshape(z.shape)
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draw samples without gradient."""
         with torch.no_grad():
             return self.rsample(sample_shape)

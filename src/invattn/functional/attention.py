@@ -86,7 +86,7 @@ def attend(
     samples = max(1, _CHUNK_SCORES // max(1, scores))
     if query.shape[0] <= samples:
         return _attend_dense(query, key, value, response, logit_bias, mask)
-    chunks = zip(query.split(samples), key.split(samples), value.split(samples), strict=True)
+    chunks = zip(*(torch.split(part, samples) for part in (query, key, value)), strict=True)
     return torch.cat([_attend_dense(q, k, v, response, logit_bias, mask) for q, k, v in chunks])
 
 

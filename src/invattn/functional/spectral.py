@@ -26,7 +26,8 @@ def spectral_norm(matrix: Tensor) -> Tensor:
     """
     wide = matrix.double()
     if min(matrix.shape[-2:]) <= _SVD_SIZE:
-        return torch.linalg.matrix_norm(wide, ord=2)
+        exact: Tensor = torch.linalg.matrix_norm(wide, ord=2)
+        return exact
     return gram_norm(wide, steps=_GRAM_STEPS)
 
 
@@ -49,7 +50,8 @@ def gram_norm(matrix: Tensor, *, steps: int) -> Tensor:
         gram = gram @ gram
         log_scale = 2 * (log_scale + size.log())
     size = torch.linalg.matrix_norm(gram).clamp_min(tiny)
-    return ((log_scale + size.log()) / 2 ** (steps + 1)).exp()
+    bound: Tensor = ((log_scale + size.log()) / 2 ** (steps + 1)).exp()
+    return bound
 
 
 def power_iteration(matrix: Tensor, left: Tensor, right: Tensor, *, steps: int) -> tuple[Tensor, Tensor]:

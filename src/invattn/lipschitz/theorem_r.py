@@ -46,5 +46,5 @@ def output_constant(output: Tensor, head_constants: Tensor) -> Tensor:
     joint = spectral_norm(output) * head_constants.square().sum().sqrt()
     if heads == 1:
         return joint
-    split = spectral_norm(output.unflatten(1, (heads, -1)).transpose(0, 1))
+    split = spectral_norm(output.reshape(output.shape[0], heads, -1).transpose(0, 1))
     return torch.minimum(joint, (split * head_constants).sum())

@@ -75,5 +75,5 @@ class PowerSeries(LogDetEstimator):
 
 def _jvp(branch: Callable[[Tensor], Tensor], x: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     """Return g(x) and J v, both differentiable in x and in the parameters of g."""
-    image, along = torch.func.jvp(branch, (x,), (direction,))
-    return image, along
+    result: tuple[Tensor, Tensor] = torch.func.jvp(branch, (x,), (direction,))  # type: ignore[assignment]
+    return result

@@ -1,5 +1,6 @@
 """The named forms of attention, and the function that makes a block."""
 
+from invattn.recipes.authors_weights import convert_authors_state_dict as convert_authors_state_dict
 from invattn.recipes.base import ATTENTION_KINDS as ATTENTION_KINDS
 from invattn.recipes.base import KINDS as KINDS
 from invattn.recipes.base import BlockShape as BlockShape

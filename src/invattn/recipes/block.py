@@ -7,6 +7,7 @@ from torch import Tensor
 from invattn._names import check_name
 from invattn.bijections import Bijection, ImageLayout, ResidualBijection
 from invattn.logdet import LogDetEstimator
+from invattn.recipes.authors_weights import translate_on_load
 from invattn.recipes.base import KINDS, BlockShape, Recipe
 from invattn.recipes.certified import Certified
 from invattn.recipes.relaxed import Paper, Released, ReleasedGenerative, Unconstrained
@@ -87,7 +88,10 @@ def invertible_attention(
     if isinstance(recipe, str):
         recipe = _RECIPES[check_name(recipe, RECIPES, what="recipe")]()
     block = ResidualBijection(recipe.build(shape), solver=solver, log_det_estimator=log_det_estimator)
-    return ImageLayout(block) if layout == "image" else block
+    made = ImageLayout(block) if layout == "image" else block
+    if isinstance(recipe, Released | ReleasedGenerative):
+        made.register_load_state_dict_pre_hook(translate_on_load)  # type: ignore[no-untyped-call]
+    return made
 
 
 def attention_map(block: Bijection, x: Tensor) -> Tensor:

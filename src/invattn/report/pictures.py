@@ -23,7 +23,7 @@ def png(image: Array) -> str:
         image: uint8, shape (H, W, 3).
     """
     stream = io.BytesIO()
-    imsave(stream, image, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
+    imsave(stream, image, format="png", pil_kwargs={"optimize": True})
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 

@@ -10,19 +10,18 @@ from typing import Any
 import matplotlib
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 # Stand-ins drawn by matplotlib and replaced by the page's variables afterwards: a figure then follows the page's theme.
 _VARIABLES = (
-    "ink", "muted", "grid", "warn", "gaussian", "embedded_gaussian", "dot_product", "concatenation", "pointwise", "other",
-    "step1", "step2", "step3", "step4",
-)  # fmt: skip
+    *("ink", "muted", "grid", "warn"),
+    *("gaussian", "embedded_gaussian", "dot_product", "concatenation", "pointwise", "other"),
+    *("step1", "step2", "step3", "step4"),
+)
 _STAND_INS = {name: f"#0101{index:02x}" for index, name in enumerate(_VARIABLES, start=16)}
 
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
-    "svg.id": None,
     "font.family": "sans-serif",
     "font.size": 11.0,
     "axes.labelsize": 11.0,
@@ -54,10 +53,13 @@ def colour(name: str) -> str:
     return _STAND_INS.get(name, _STAND_INS["other"])
 
 
-def draw(paint: Callable[[Axes], None], *, name: str, description: str, size: tuple[float, float] = (5.0, 3.3)) -> Markup:
+def draw(
+    paint: Callable[[Axes], None], *, name: str, description: str, size: tuple[float, float] = (5.0, 3.3)
+) -> Markup:
     """Draw one set of axes and return it as inline SVG.
 
-    Matplotlib's global state is left alone: the style holds within this call, and the figure is never registered.
+    Matplotlib's global state is left alone: the style holds within this call, a user's own style does not enter, and
+    the figure is never registered with pyplot, so that there is nothing to close.
 
     Args:
         paint: Draws on the axes.
@@ -65,13 +67,14 @@ def draw(paint: Callable[[Axes], None], *, name: str, description: str, size: tu
         description: What the figure shows, for readers who cannot see it.
         size: Width and height in inches of 72 units.
     """
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+    stream = io.BytesIO()
+    style: Any = {**_STYLE, "svg.hashsalt": name}
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(style)
         figure = Figure(figsize=size, layout="constrained")
-        canvas = FigureCanvasSVG(figure)
         paint(figure.add_subplot())
-        stream = io.BytesIO()
-        canvas.print_svg(stream, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-        figure.clear()
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     return _inline(stream.getvalue().decode("utf-8"), description)
 
 

@@ -47,7 +47,7 @@ def attach_gradient(branch: Callable[[Tensor], Tensor], target: Tensor, solved: 
 
         return _solve_adjoint(transposed, incoming)
 
-    stepped.register_hook(solve_adjoint)
+    stepped.register_hook(solve_adjoint)  # type: ignore[no-untyped-call]
     return stepped + (solved - stepped).detach()
 
 

@@ -37,7 +37,13 @@ class Tolerance:
         atol = default if self.atol is None else self.atol
         rtol = default if self.rtol is None else self.rtol
         scale = token_norm(target)
-        return torch.maximum(atol + rtol * scale, _LEAST_ULPS * torch.finfo(target.dtype).eps * scale)
+        return torch.maximum(atol + rtol * scale, _LEAST_ULPS * _ulp(scale))
+
+
+def _ulp(size: Tensor) -> Tensor:
+    """The spacing of floating-point numbers at a positive size."""
+    exponent = torch.frexp(size).exponent - 1
+    return torch.ldexp(torch.full_like(size, torch.finfo(size.dtype).eps), exponent)
 
 
 @torch.no_grad()
@@ -51,6 +57,7 @@ def iterate(
     tolerance: Tolerance,
     start: Tensor | None = None,
     lipschitz: float | None = None,
+    refine: int = 0,
 ) -> Solution:
     """Solve x + g(x) = z for every sample.
 
@@ -67,6 +74,7 @@ def iterate(
         tolerance: The tolerance.
         start: Where to start, shape of z; None starts at z (Algorithm 1).
         lipschitz: A proven bound L < 1 of Lip(g), for ``error_bound``; None: no bound.
+        refine: Further updates of each sample once it is within tolerance.
 
     Returns:
         A solution; ``error_bound`` is (residual + gamma u (|x| + |g(x)| + |z|)) / (1 - L).
@@ -74,7 +82,7 @@ def iterate(
     References:
         Zha et al. 2021, Algorithm 1; 03-certificate, section 6a.
     """
-    state = _State(target, target if start is None else start, tolerance(target))
+    state = _State(target, target if start is None else start, tolerance(target), refine)
     for step in range(max_steps + 1):
         if state.active.numel() == 0:
             break
@@ -100,11 +108,12 @@ def iterate(
 class _State:
     """Points and reports of a solve: full-length results and the still active rows."""
 
-    def __init__(self, target: Tensor, start: Tensor, tolerance: Tensor) -> None:
+    def __init__(self, target: Tensor, start: Tensor, tolerance: Tensor, refine: int) -> None:
         batch = target.shape[0]
         self.active = torch.arange(batch, device=target.device)
         self.target, self.point, self.tolerance = target, start, tolerance
         self._all_targets, self._limits = target, tolerance
+        self._left = torch.full((batch,), refine, dtype=torch.long, device=target.device)
         self._value = start.clone()
         self._first = torch.full((batch,), torch.inf, dtype=target.dtype, device=target.device)
         self._residual = self._first.clone()
@@ -130,8 +139,9 @@ class _State:
         if not early_stop:
             return ~finite
         self._status[rows[blown]] = int(Status.DIVERGED)
-        done = size <= self.tolerance
-        self._status[rows[done]] = int(Status.CONVERGED)
+        reached = self._residual[rows] <= self.tolerance
+        done = reached & (self._left[rows] <= 0)
+        self._left[rows[reached]] -= 1
         return ~finite | blown | done
 
     def keep(self, rows: Tensor) -> None:

@@ -73,7 +73,9 @@ class AndersonStepper(Stepper):
     def propose(self, point: Tensor, defect: Tensor, size: Tensor, tolerance: Tensor) -> Tensor:
         if self._point is None or self._defect is None or self._size is None:
             return self._begin(point, defect, size)
-        assert self._best is not None and self._mixed is not None and self._mixing is not None
+        assert self._best is not None
+        assert self._mixed is not None
+        assert self._mixing is not None
         self._moves = [*self._moves, point - self._point][-self._depth :]
         self._changes = [*self._changes, defect - self._defect][-self._depth :]
         rejected = self._mixed & ~(size < self._best[2])
@@ -98,7 +100,9 @@ class AndersonStepper(Stepper):
     def keep(self, rows: Tensor) -> None:
         if self._point is None or self._defect is None or self._size is None:
             return
-        assert self._best is not None and self._mixed is not None and self._mixing is not None
+        assert self._best is not None
+        assert self._mixed is not None
+        assert self._mixing is not None
         self._point, self._defect, self._size = self._point[rows], self._defect[rows], self._size[rows]
         self._best = (self._best[0][rows], self._best[1][rows], self._best[2][rows])
         self._mixed, self._mixing = self._mixed[rows], self._mixing[rows]

@@ -15,7 +15,7 @@ from invattn.records import atomic_write
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Writes beside the target, waits for the disk, then renames; reads tensors, numbers, strings, lists and dicts only.
+    """Writes beside the target, waits for the disk, then renames; reads only tensors and plain values.
 
     A crash at any moment leaves the previous checkpoint or the new one, never a part of one. Lightning's own plugin
     moves a file from the system's temporary folder, which is a copy and not a rename where that is another file system.

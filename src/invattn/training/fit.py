@@ -70,7 +70,7 @@ def fit(
     try:
         with quiet_lightning(), watch_interrupts() as interruption:
             saver = ResumeCheckpoint(checkpoint, interval=save_interval, interruption=interruption)
-            trainer = _trainer(checkpoint.parent, callbacks=[saver, _StepReporter(progress)])
+            trainer = _trainer(checkpoint.parent, callbacks=[_StepReporter(progress), saver])
             source = checkpoint if resume and checkpoint.exists() else None
             trainer.fit(module, train_dataloaders=loader, ckpt_path=source)
             if interruption.requested:

@@ -16,12 +16,12 @@ class Batch(NamedTuple):
 
     Attributes:
         images: What ``sample`` returned for this batch.
-        index: Which samples these are, with shape (B,), int64.
+        samples: Numbers of these samples, with shape (B,), int64.
         step: The step this batch belongs to, counted from 0 over the whole run.
     """
 
     images: Tensor
-    index: Tensor
+    samples: Tensor
     step: int
 
 

@@ -12,7 +12,7 @@ from invattn.training.interruption import Interrupted, Interruption
 
 
 class ResumeCheckpoint(Callback):
-    """Writes one file, replaced each time: at the start, every ``interval`` seconds, and when the user stops the run.
+    """Writes one file, replaced each time: at the start, every ``interval`` seconds, on Ctrl-C and after the last step.
 
     Saves happen only between steps. With several processes all of them save at the same step.
 
@@ -51,7 +51,8 @@ class ResumeCheckpoint(Callback):
         """
         stop = _agreed(trainer, self._interruption is not None and self._interruption.requested)
         due = self._every_steps is not None and trainer.global_step % self._every_steps == 0
-        if stop or due or _agreed(trainer, time.monotonic() - self._saved_at >= self._interval):
+        late = _agreed(trainer, time.monotonic() - self._saved_at >= self._interval)
+        if stop or due or late or trainer.is_last_batch:
             self._save(trainer)
         if stop:
             raise Interrupted(f"stopped after step {trainer.global_step}; the state is in {self._path}.")

@@ -140,9 +140,10 @@ class CertifiedAttention(Branch):
 
     def _head_norms(self, alpha: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return V and R per head, (H,) each; R at alpha = 1 where alpha is None."""
-        value = spectral_norm(self.value.weight.unflatten(0, (self.num_heads, -1)))
+        value = spectral_norm(self.value.weight.reshape(self.num_heads, -1, self.channels))
         response = self.kappa * self.score.sensitivity()
         return value, response if alpha is None else alpha * response
 
     def extra_repr(self) -> str:
-        return f"channels={self.channels}, num_heads={self.num_heads}, lipschitz={self.lipschitz}, kernel={self.response.kernel.name!r}"
+        text = f"channels={self.channels}, num_heads={self.num_heads}, lipschitz={self.lipschitz}"
+        return f"{text}, kernel={self.response.kernel.name!r}"

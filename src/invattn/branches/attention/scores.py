@@ -179,7 +179,7 @@ def _weight(linear: nn.Module) -> Tensor:
 
 
 def _per_head(weight: Tensor, num_heads: int) -> Tensor:
-    return weight.unflatten(0, (num_heads, -1))
+    return weight.reshape(num_heads, -1, weight.shape[-1])
 
 
 def _head_norms(weight: Tensor, num_heads: int) -> Tensor:

@@ -1,0 +1,54 @@
+# Every target sets itself up: the first one creates .venv and installs the pinned versions, later ones reuse it.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow lint install clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+unexport PYTHONPATH
+unexport VIRTUAL_ENV
+
+# pip splits PIP_CONSTRAINT at spaces, and build isolation changes the folder: hence a file URL with an absolute path.
+CONSTRAINT = $$($(BIN)/python -c 'import pathlib; print(pathlib.Path("constraints.txt").resolve().as_uri())')
+
+help:
+	@echo "make demo       reconstruct photographs through every attention kind; a page with tables and pictures"
+	@echo "make test       style, types, layers, tests with coverage"
+	@echo "make test-slow  the tests that take long"
+	@echo "make lint       style, types and layers only"
+	@echo "make clean      remove the environment and the caches"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt src/invattn/_version.py
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=python3.12")'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv >/dev/null || { \
+		echo "trying without ensurepip"; $(PYTHON) -m venv --clear --without-pip .venv && \
+		$(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
+	@export PIP_CONSTRAINT="$(CONSTRAINT)" PIP_DISABLE_PIP_VERSION_CHECK=1; start=$$SECONDS; \
+		echo "installing into .venv (torch first) ..."; \
+		$(BIN)/pip install --quiet torch==2.13.0; \
+		$(BIN)/pip install --quiet --editable '.[experiments,dev]'; \
+		echo "installation: $$((SECONDS - start)) s"
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/invattn reconstruct --data photos --attention all --recipe certified,released \
+		--epochs 20 --train-size 256 --test-size 64 --repeats 1 --output demo-output
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --cov
+
+test-slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 -m slow
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist demo-output

@@ -1,0 +1,72 @@
+"""The command ``invattn``: parse, call, print, and turn expected errors into one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from invattn._errors import InvAttnError
+from invattn._version import __version__
+from invattn.cli.failures import explain_missing, explain_os_error, fail, interrupted
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+    from invattn.cli.parser import OneLineParser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: The arguments; None takes those of the process.
+
+    Returns:
+        The exit status: 0 on success, 1 on an expected error, 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: After ``--help`` and its like with status 0, on a wrong command line with status 2.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["--version"]:
+        print(f"invattn {__version__}")
+        return 0
+    try:
+        _run(arguments)
+    except KeyboardInterrupt as stop:
+        return interrupted(str(stop))
+    except InvAttnError as error:
+        return fail(str(error))
+    except OSError as error:
+        return fail(explain_os_error(error))
+    except ModuleNotFoundError as error:
+        advice = explain_missing(error)
+        if advice is None:
+            raise
+        return fail(advice)
+    return 0
+
+
+def _run(arguments: list[str]) -> None:
+    parser, commands = _build_parser()
+    if not arguments:
+        parser.error("no command was given; see `invattn --help`.")
+    options = parser.parse_args(arguments)
+    commands[options.command](options[options.command])
+
+
+def _build_parser() -> tuple[OneLineParser, dict[str, Callable[[Namespace], None]]]:
+    """Return the parser and the function of each command; imported here so that ``--version`` needs torch alone."""
+    from invattn.cli import reconstruct, report
+    from invattn.cli.parser import OneLineParser
+
+    parser = OneLineParser(
+        description="Attention blocks with an inverse: experiments and reports.",
+        epilog="`invattn COMMAND --help` lists a command's options.",
+        version=f"invattn {__version__}",
+    )
+    commands = parser.add_subcommands(required=True, dest="command", metavar="COMMAND")
+    commands.add_subcommand("reconstruct", reconstruct.reconstruct_parser(), help="invert attention on real images")
+    commands.add_subcommand("report", report.report_parser(), help="write the page of a finished run anew")
+    return parser, {"reconstruct": reconstruct.execute, "report": report.execute}

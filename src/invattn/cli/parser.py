@@ -1,0 +1,75 @@
+"""An argument parser whose errors are one line with the nearest right word."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import jsonargparse
+
+USAGE_ERROR = 2
+
+
+class OneLineParser(jsonargparse.ArgumentParser):
+    """jsonargparse's typed parser: no abbreviations, and every error is one line with exit status 2.
+
+    Args:
+        description: What the command does.
+        version: Printed by ``--version``; None for no such option.
+        epilog: Shown below the help.
+    """
+
+    def __init__(self, *, description: str, version: str | None = None, epilog: str | None = None) -> None:
+        super().__init__(
+            prog="invattn",
+            description=description,
+            version=version,
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print one line that says what is wrong with the command line, and exit with status 2."""
+        sys.stderr.write(f"invattn: error: {self._reword(' '.join(message.split()))}\n")
+        raise SystemExit(USAGE_ERROR) from ex
+
+    def _reword(self, message: str) -> str:
+        """Say a message of argparse or jsonargparse in the words of the command line; others pass as they are."""
+        if found := re.match(r"unrecognized arguments: (\S+)", message):
+            return self._unknown_argument(found[1])
+        if found := re.search(r"does not accept option '([^']+)'", message):
+            return f"unknown key {found[1]!r} in the configuration file.{suggest(found[1], self._keys())}"
+        if found := re.match(r"argument \S+: invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            known = re.findall(r"[\w-]+", found[2])
+            return f"unknown command {found[1]!r}.{suggest(found[1], known)} Known: {', '.join(known)}."
+        if found := re.match(r"the following arguments are required: (?:\w+\.)?(\w+)", message):
+            return f"{_option(found[1])} is required; see `invattn --help`."
+        if re.match(r'expected "\w+" to be one of', message):
+            return "no command was given; see `invattn --help`."
+        if found := re.match(r'Parser key "(?:\w+\.)?(\w+)": (.*)', message):
+            return f"{_option(found[1])}: {found[2]}"
+        return re.sub(r"^argument (--\S+):", r"\1:", message)
+
+    def _unknown_argument(self, argument: str) -> str:
+        if not argument.startswith("-"):
+            return f"unexpected argument {argument!r}; every value follows the option that it belongs to."
+        name = argument.split("=", 1)[0]
+        return f"unknown option {name}.{suggest(name, list(self._option_string_actions))}"
+
+    def _keys(self) -> list[str]:
+        return [action.dest for action in self._actions]
+
+
+def suggest(word: str, known: Sequence[str]) -> str:
+    """Return `` Did you mean ...?`` for the nearest known word, or nothing if none is near."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _option(key: str) -> str:
+    return "--" + key.replace("_", "-")

@@ -1,0 +1,81 @@
+"""Checked values of options from the command line or a file, or one line that says what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from invattn._names import check_name
+
+
+class InvalidValue(argparse.ArgumentTypeError, ValueError):
+    """A value that an option does not take; argparse shows the first kind as it is, jsonargparse the second."""
+
+
+def one_of(known: Sequence[str], *, what: str) -> Callable[[object], str]:
+    """Return a parser of one name out of ``known``; it suggests the nearest for any other."""
+
+    def parse(value: object) -> str:
+        try:
+            return check_name(str(value), known, what=what)
+        except ValueError as error:
+            raise InvalidValue(str(error)) from None
+
+    return parse
+
+
+def some_of(known: Sequence[str], *, what: str) -> Callable[[object], str]:
+    """Return a parser of a comma-separated list of different names out of ``known``, or ``all``."""
+    parse_one = one_of((*known, "all"), what=what)
+
+    def parse(value: object) -> str:
+        names = [parse_one(part.strip()) for part in str(value).split(",")]
+        if len(set(names)) < len(names):
+            raise InvalidValue(f"{value} names one {what} twice; give each once.")
+        if "all" in names and len(names) > 1:
+            raise InvalidValue(f"{value} mixes 'all' with names; give either.")
+        return ",".join(names)
+
+    return parse
+
+
+def whole_number(minimum: int) -> Callable[[object], int]:
+    """Return a parser of whole numbers that are at least ``minimum``."""
+
+    def parse(value: object) -> int:
+        text = str(value)
+        if not text.isascii() or not text.removeprefix("-").isdigit() or int(text) < minimum:
+            raise InvalidValue(f"expected a whole number, at least {minimum}; got {value!r}.")
+        return int(text)
+
+    return parse
+
+
+def number_between(low: float, high: float) -> Callable[[object], float]:
+    """Return a parser of numbers strictly between ``low`` and ``high``."""
+    bounds = f"above {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}, neither included"
+
+    def parse(value: object) -> float:
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = math.nan
+        if not low < number < high:
+            raise InvalidValue(f"expected a number {bounds}; got {value!r}.")
+        return number
+
+    return parse
+
+
+def output_folder(value: object) -> str:
+    """Return the name of a folder that exists or can be made: nothing above it is a regular file."""
+    if not isinstance(value, str) or not value:
+        raise InvalidValue(f"expected a folder; got {value!r}.")
+    for place in (Path(value), *Path(value).parents):
+        if place.is_dir():
+            return value
+        if place.exists():
+            raise InvalidValue(f"{place} is a file, not a folder; choose another output folder.")
+    return value

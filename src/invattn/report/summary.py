@@ -1,0 +1,105 @@
+"""The result of a run in two or three sentences, and its key figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from invattn.records import ReconstructionRecord, ReconstructionResult
+from invattn.report import formatting, labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """One key figure and what it is."""
+
+    value: str
+    label: str
+
+
+def certified(record: ReconstructionRecord) -> list[ReconstructionResult]:
+    """Return the results that carry a certificate."""
+    return [result for result in record.results if result.certificate is not None]
+
+
+def headline(record: ReconstructionRecord) -> list[str]:
+    """Say what came out: the certified blocks first, then each other recipe."""
+    proven = certified(record)
+    sentences = [_proven(proven)] if proven else []
+    others = [result for result in record.results if result.certificate is None]
+    for recipe in labels.in_order((result.recipe for result in others), labels.RECIPES):
+        sentences.append(_unproven(recipe, [result for result in others if result.recipe == recipe]))
+    return sentences or ["This run holds no results."]
+
+
+def _proven(results: Sequence[ReconstructionResult]) -> str:
+    metrics = [result.metrics for result in results]
+    worst = formatting.error(_extreme(max, [m.mse_max for m in metrics]), digits=1)
+    mean = formatting.count(_extreme(max, [m.evaluations_mean for m in metrics]), decimals=1)
+    most = formatting.count(_extreme(max, [m.evaluations_max for m in metrics]))
+    cost = f"{mean} evaluations of the residual branch on average, {most} at most"
+    blocks = _kinds(results, "certified")
+    if all(m.v_score == 1.0 and m.converged == 1.0 for m in metrics):
+        return (
+            f"{blocks} recovered every one of the {_images(results)}test images: the worst image has a mean squared error of "
+            f"{worst} on the 0–255 scale, at no more than {cost}."
+        )
+    scores, converged = _range([m.v_score for m in metrics]), _range([m.converged for m in metrics])
+    return (
+        f"{blocks} did not recover every test image, although their certificate says they must: V-score {scores}, converged "
+        f"{converged}, worst image MSE {worst}, {cost}. Look at tolerance and steps of the solver below."
+    )
+
+
+def _unproven(recipe: str, results: Sequence[ReconstructionResult]) -> str:
+    scores = _range([result.metrics.v_score for result in results])
+    published = [float(result.paper["v_score"]) for result in results if result.paper is not None]
+    beside = f" (the paper reports {_range(published)} on this data set)" if published else ""
+    return f"{_kinds(results, labels.recipe(recipe).lower())}, without a certificate: V-score {scores}{beside}."
+
+
+def _kinds(results: Sequence[ReconstructionResult], word: str) -> str:
+    names = labels.in_order((result.attention for result in results), labels.KINDS)
+    if len(names) == 1:
+        return f"The {word} {labels.kind(names[0]).lower()} block"
+    return f"The {len(names)} {word} kinds of attention"
+
+
+def _images(results: Sequence[ReconstructionResult]) -> str:
+    """The number of test images and a space, or nothing where the results differ in it."""
+    numbers = {result.images for result in results}
+    return f"{numbers.pop():,} " if len(numbers) == 1 else ""
+
+
+def _extreme(pick: Callable[[Sequence[float]], float], values: Sequence[float]) -> float | None:
+    """The extreme value; None where one is not a number, which no extreme may hide."""
+    return pick(values) if values and all(value == value for value in values) else None
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = (formatting.share(_extreme(pick, values), decimals=1) for pick in (min, max))
+    return low if low == high else f"{low} to {high}"
+
+
+def tiles(record: ReconstructionRecord) -> list[Tile]:
+    """Return the key figures of the certified blocks, each the worst over all of them; none without a certificate."""
+    proven = certified(record)
+    if not proven:
+        return []
+    metrics = [result.metrics for result in proven]
+    score = formatting.share(_extreme(min, [m.v_score for m in metrics]), decimals=1)
+    worst = formatting.error(_extreme(max, [m.mse_max for m in metrics]), digits=1)
+    mean = formatting.count(_extreme(max, [m.evaluations_mean for m in metrics]), decimals=1)
+    most = formatting.count(_extreme(max, [m.evaluations_max for m in metrics]))
+    bounds = [_number(result.certificate, "bound") for result in proven]
+    return [
+        Tile(value=score, label="lowest V-score"),
+        Tile(value=worst, label="largest MSE of any image"),
+        Tile(value=f"{mean} / {most}", label="evaluations per image, mean / most"),
+        Tile(value=formatting.bound(_extreme(max, bounds)), label="largest proven Lipschitz bound"),
+    ]
+
+
+def _number(values: object, key: str) -> float:
+    value = values.get(key) if isinstance(values, dict) else None
+    return float(value) if isinstance(value, (int, float)) else float("nan")
