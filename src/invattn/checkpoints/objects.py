@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 from invattn import recipes, solvers
 from invattn._errors import DataError
@@ -23,7 +23,7 @@ def describe(value: Recipe | Solver) -> dict[str, Any]:
     known = _classes(recipes, Recipe) | _classes(solvers, Solver)
     if known.get(kind.__name__) is not kind:
         raise TypeError(f"only recipes and solvers of invattn can be stored; got {kind.__name__}.")
-    names = [field.name for field in fields(kind)]
+    names = [field.name for field in fields(cast(Any, kind))]
     return {"class": kind.__name__, "fields": {name: getattr(value, name) for name in names}}
 
 

@@ -14,6 +14,15 @@ import jsonargparse
 USAGE_ERROR = 2
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that shows a default value only where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
 class OneLineParser(jsonargparse.ArgumentParser):
     """jsonargparse's typed parser: no abbreviations, and every error is one line with exit status 2.
 
@@ -30,7 +39,7 @@ class OneLineParser(jsonargparse.ArgumentParser):
             version=version,
             epilog=epilog,
             allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_Formatter,
         )
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -48,28 +57,37 @@ class OneLineParser(jsonargparse.ArgumentParser):
             known = re.findall(r"[\w-]+", found[2])
             return f"unknown command {found[1]!r}.{suggest(found[1], known)} Known: {', '.join(known)}."
         if found := re.match(r"the following arguments are required: (?:\w+\.)?(\w+)", message):
-            return f"{_option(found[1])} is required; see `invattn --help`."
+            return f"{self._written(found[1])} is required; see `invattn --help`."
         if re.match(r'expected "\w+" to be one of', message):
             return "no command was given; see `invattn --help`."
         if found := re.match(r'Parser key "(?:\w+\.)?(\w+)": (.*)', message):
-            return f"{_option(found[1])}: {found[2]}"
+            return f"{self._written(found[1])}: {found[2]}"
         return re.sub(r"^argument (--\S+):", r"\1:", message)
 
     def _unknown_argument(self, argument: str) -> str:
         if not argument.startswith("-"):
             return f"unexpected argument {argument!r}; every value follows the option that it belongs to."
         name = argument.split("=", 1)[0]
-        return f"unknown option {name}.{suggest(name, list(self._option_string_actions))}"
+        return f"unknown option {name}.{suggest(name, sorted(self._options()))}"
+
+    def _written(self, key: str) -> str:
+        """Return a key as it is written on the command line."""
+        option = "--" + key.replace("_", "-")
+        return option if option in self._options() else key.upper()
 
     def _keys(self) -> list[str]:
-        return [action.dest for action in self._actions]
+        return [option.removeprefix("--").replace("-", "_") for option in sorted(self._options())]
+
+    def _options(self) -> set[str]:
+        """Return the options of this parser and of its subcommands."""
+        options = set(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action.choices, dict):
+                options.update(*(parser._options() for parser in action.choices.values()))
+        return options
 
 
 def suggest(word: str, known: Sequence[str]) -> str:
     """Return `` Did you mean ...?`` for the nearest known word, or nothing if none is near."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f" Did you mean {near[0]}?" if near else ""
-
-
-def _option(key: str) -> str:
-    return "--" + key.replace("_", "-")

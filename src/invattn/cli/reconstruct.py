@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse import ActionYesNo, Namespace
 
 from invattn import KINDS, RECIPES
 from invattn.cli.parser import OneLineParser
@@ -25,12 +25,13 @@ def reconstruct_parser() -> OneLineParser:
         description="Train attention blocks on real images, invert them on test images, and write OUTPUT/results.json, "
         "the models and OUTPUT/report.html."
     )
-    parser.add_argument("--config", action=ActionConfigFile, metavar="FILE.yaml", help="read options from a YAML file")
+    parser.add_argument("--config", action="config", metavar="FILE.yaml", help="read options from a YAML file")
     _add_data_options(parser)
     _add_model_options(parser)
     _add_training_options(parser)
-    parser.add_argument("--output", type=output_folder, required=True, metavar="DIR", help="the folder to write")
-    parser.add_argument("--resume", action="store_true", help="continue the run that was stopped in OUTPUT")
+    parser.add_argument("--output", type=output_folder, required=True, metavar="DIR", help="folder to write (required)")
+    resume = ActionYesNo(no_prefix="no-")
+    parser.add_argument("--resume", action=resume, default=False, help="continue the run that was stopped in OUTPUT")
     return parser
 
 
@@ -63,7 +64,7 @@ def _add_model_options(parser: OneLineParser) -> None:
         type=whole_number(1),
         default=None,
         metavar="N",
-        help="steps of the inverse in recipes without a certificate (None: 100 for paper, 50 for released)",
+        help="steps of the inverse in recipes without a certificate (default: 100 for paper, 50 for released)",
     )
 
 

@@ -41,9 +41,11 @@ def log_elu_plus_one(score: Tensor) -> Tensor:
         score: Scores of any shape.
 
     Returns:
-        ``log1p(s)`` for s > 0 and ``s`` elsewhere. The inner clamp keeps NaN out of the unused branch.
+        ``log1p(s)`` for s > 0 and ``s`` elsewhere, as (s - r) + log1p(r) with r = relu(s), where s - r is exact and the
+        derivative at 0 is 1. (clamp_max(s) + log1p(clamp_min(s)) would have 2 there and break the certificate.)
     """
-    return torch.where(score > 0, torch.log1p(score.clamp_min(0)), score)
+    positive = F.relu(score)
+    return (score - positive) + torch.log1p(positive)
 
 
 def log_softplus(score: Tensor) -> Tensor:

@@ -66,6 +66,11 @@ def count(value: float | None, *, decimals: int = 0) -> str:
     return MISSING if value is None or not math.isfinite(value) else f"{value:,.{decimals}f}"
 
 
+def mean_and_most(mean: float | None, most: float | None) -> str:
+    """Return a mean count and the largest one, such as ``8.2 / 11``."""
+    return f"{count(mean, decimals=1)} / {count(most)}"
+
+
 def duration(seconds: float | None) -> str:
     """Return a wall time in seconds, minutes or hours."""
     if seconds is None or not math.isfinite(seconds):

@@ -13,8 +13,8 @@ _Column = tuple[str, str]
 def markdown_table(records: ReconstructionRecord | Sequence[ReconstructionRecord]) -> str:
     """Merge one or several runs into the layout of Table 2: data sets side by side, the paper's figures above ours.
 
-    Every recipe has a table of MSE, SSIM and V-score and a second one of what the paper does not report (worst image, convergence,
-    evaluations, certificate). A list of the runs (command, seed, data, fingerprint, versions) closes the text.
+    Every recipe has a table of MSE, SSIM and V-score and a second one of what the paper does not report (worst image,
+    convergence, evaluations, certificate). A list of the runs (command, seed, data, fingerprint, versions) closes it.
 
     Args:
         records: One record, or several of different data sets.
@@ -34,7 +34,7 @@ def markdown_table(records: ReconstructionRecord | Sequence[ReconstructionRecord
         key = (result.recipe, result.attention, _column(result))
         if key in cells:
             raise ValueError(
-                f"{result.attention} {result.recipe} on {result.dataset} is given twice. Give each run once, or merge the "
+                f"{result.attention} {result.recipe} on {result.dataset} is given twice. Give each run once, with all "
                 "repeats of a cell in one run."
             )
         cells[key] = result
@@ -57,11 +57,12 @@ def _recipe(recipe: str, cells: dict[tuple[str, _Column], ReconstructionResult])
     figures = [f"{head} {name}" for head in heads for name in ("MSE ↓", "SSIM ↑", "V-score ↑")]
     lines += _header(["Attention", "", *figures])
     for kind in kinds:
-        paper, ours = [], []
+        paper: list[str] = []
+        ours: list[str] = []
         for column in columns:
             result = cells.get((kind, column))
             published = None if result is None else result.paper
-            paper += list(tables.published_cells(published, plain=True)) if published is not None else [formatting.MISSING] * 3
+            paper += [formatting.MISSING] * 3 if published is None else tables.published_cells(published, plain=True)
             ours += _ours(result)
         lines += [_line([labels.kind(kind), "paper", *paper]), _line(["", "**ours**", *ours])]
     lines += ["", *_details(kinds, columns, heads, cells), ""]
@@ -100,7 +101,6 @@ def _details(
             if result is None:
                 continue
             metrics, certificate = result.metrics, result.certificate
-            mean, most = formatting.count(metrics.evaluations_mean, decimals=1), formatting.count(metrics.evaluations_max)
             proven = "none"
             if certificate is not None:
                 proven = f"{formatting.bound(certificate.get('bound'))} in the norm {certificate.get('norm')}"
@@ -112,7 +112,7 @@ def _details(
                         f"{result.images:,} × {result.repeats}",
                         formatting.error(metrics.mse_max, digits=2, plain=True),
                         formatting.share(metrics.converged, decimals=1),
-                        f"{mean} / {most}",
+                        formatting.mean_and_most(metrics.evaluations_mean, metrics.evaluations_max),
                         proven,
                         formatting.count(metrics.non_finite),
                     ]
@@ -125,9 +125,9 @@ def _runs(runs: Sequence[ReconstructionRecord]) -> list[str]:
     lines = [
         "## Runs",
         "",
-        "MSE is on the 0-255 scale, before rounding; the V-score is the share of test images with MSE < 10. An evaluation is one "
-        "application of the residual branch. The paper's rows are its Table 2 (32×32) and Table 5 (218×178), on its own random "
-        "choice of 1,000 training and 1,000 test images.",
+        "MSE is on the 0-255 scale, before rounding; the V-score is the share of test images with MSE < 10. An "
+        "evaluation is one application of the residual branch. The paper's rows are its Table 2 (32×32) and Table 5 "
+        "(218×178), on its own random choice of 1,000 training and 1,000 test images.",
         "",
     ]
     for run in runs:
@@ -135,8 +135,8 @@ def _runs(runs: Sequence[ReconstructionRecord]) -> list[str]:
         versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
         name = labels.dataset(str(data.get("name")))
         lines.append(
-            f"- {name}: {data.get('train')} training and {data.get('test')} test images, seed {run.seed}, pixels SHA-256 "
-            f"`{data.get('fingerprint')}`; `{run.command}`; {versions}."
+            f"- {name}: {data.get('train')} training and {data.get('test')} test images, seed {run.seed}, "
+            f"pixels SHA-256 `{data.get('fingerprint')}`; `{run.command}`; {versions}."
         )
         lines += [f"  - {note}" for note in data.get("notes") or ()]
     return lines

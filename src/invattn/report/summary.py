@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -37,18 +38,22 @@ def _proven(results: Sequence[ReconstructionResult]) -> str:
     worst = formatting.error(_extreme(max, [m.mse_max for m in metrics]), digits=1)
     mean = formatting.count(_extreme(max, [m.evaluations_mean for m in metrics]), decimals=1)
     most = formatting.count(_extreme(max, [m.evaluations_max for m in metrics]))
-    cost = f"{mean} evaluations of the residual branch on average, {most} at most"
+    cost = f"{mean} evaluations of the residual branch on average and {most} at most"
     blocks = _kinds(results, "certified")
-    if all(m.v_score == 1.0 and m.converged == 1.0 for m in metrics):
-        return (
-            f"{blocks} recovered every one of the {_images(results)}test images: the worst image has a mean squared error of "
-            f"{worst} on the 0–255 scale, at no more than {cost}."
+    if all(m.v_score == 1.0 for m in metrics):
+        sentence = (
+            f"{blocks} recovered every one of the {_images(results)}test images: the worst image has a mean squared "
+            f"error of {worst} on the 0–255 scale, for {cost}."
         )
-    scores, converged = _range([m.v_score for m in metrics]), _range([m.converged for m in metrics])
-    return (
-        f"{blocks} did not recover every test image, although their certificate says they must: V-score {scores}, converged "
-        f"{converged}, worst image MSE {worst}, {cost}. Look at tolerance and steps of the solver below."
-    )
+    else:
+        sentence = (
+            f"{blocks} did not recover every test image: V-score {_range([m.v_score for m in metrics])}, "
+            f"worst image MSE {worst}, for {cost}."
+        )
+    if all(m.converged == 1.0 for m in metrics):
+        return sentence
+    converged = _range([m.converged for m in metrics])
+    return f"{sentence} Only {converged} of the images reached the solver's tolerance: allow it more steps."
 
 
 def _unproven(recipe: str, results: Sequence[ReconstructionResult]) -> str:
@@ -73,7 +78,7 @@ def _images(results: Sequence[ReconstructionResult]) -> str:
 
 def _extreme(pick: Callable[[Sequence[float]], float], values: Sequence[float]) -> float | None:
     """The extreme value; None where one is not a number, which no extreme may hide."""
-    return pick(values) if values and all(value == value for value in values) else None
+    return pick(values) if values and not any(math.isnan(value) for value in values) else None
 
 
 def _range(values: Sequence[float]) -> str:
@@ -89,13 +94,12 @@ def tiles(record: ReconstructionRecord) -> list[Tile]:
     metrics = [result.metrics for result in proven]
     score = formatting.share(_extreme(min, [m.v_score for m in metrics]), decimals=1)
     worst = formatting.error(_extreme(max, [m.mse_max for m in metrics]), digits=1)
-    mean = formatting.count(_extreme(max, [m.evaluations_mean for m in metrics]), decimals=1)
-    most = formatting.count(_extreme(max, [m.evaluations_max for m in metrics]))
+    mean, most = (_extreme(max, [getattr(m, f"evaluations_{name}") for m in metrics]) for name in ("mean", "max"))
     bounds = [_number(result.certificate, "bound") for result in proven]
     return [
         Tile(value=score, label="lowest V-score"),
         Tile(value=worst, label="largest MSE of any image"),
-        Tile(value=f"{mean} / {most}", label="evaluations per image, mean / most"),
+        Tile(value=formatting.mean_and_most(mean, most), label="evaluations per image, mean / most"),
         Tile(value=formatting.bound(_extreme(max, bounds)), label="largest proven Lipschitz bound"),
     ]
 

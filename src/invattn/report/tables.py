@@ -90,7 +90,7 @@ def _row(result: ReconstructionResult) -> TableRow:
         mse_max=formatting.error(metrics.mse_max, digits=2),
         converged=formatting.share(metrics.converged, decimals=1),
         non_finite=formatting.count(metrics.non_finite),
-        evaluations=f"{formatting.count(metrics.evaluations_mean, decimals=1)} / {formatting.count(metrics.evaluations_max)}",
+        evaluations=formatting.mean_and_most(metrics.evaluations_mean, metrics.evaluations_max),
         bound=f"{formatting.bound(certificate.get('bound'))} ({norm})" if certificate else "none",
         train=formatting.duration(result.seconds.get("train")),
         test=formatting.duration(result.seconds.get("test")),

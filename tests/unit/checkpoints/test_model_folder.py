@@ -42,7 +42,7 @@ def test_a_loaded_model_computes_the_same(tmp_path: Path, kind: str, recipe: Rec
     loaded = load_model(tmp_path / "a" / "model")
     x = torch.randn(2, 3, 6, 4, generator=torch.Generator().manual_seed(1))
     assert torch.equal(loaded.model(x), model.eval()(x))
-    assert torch.equal(loaded.model.solve(x).value, model.solve(x).value)
+    assert torch.equal(loaded.model.solve(model(x)).value, model.solve(model(x)).value)
     assert loaded.config == config
     assert (loaded.certificate["bound"] is None) == (recipe.name != "certified")
     assert not loaded.model.training

@@ -41,6 +41,12 @@ def test_reads_what_python_2_wrote(tmp_path: Path) -> None:
     images[0, 0, 0, 0] = 0  # writable
 
 
+def test_pixels_that_end_within_an_image_are_refused(tmp_path: Path) -> None:
+    before, after = _PYTHON_2.replace(b"T\x00\x18\x00\x00", b"T\x01\x18\x00\x00").split(b"%b")
+    with pytest.raises(DataError, match="its pixels end within an image"):
+        read_batch(_write(tmp_path, before + bytes(6145) + after))
+
+
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_reads_what_python_3_writes(tmp_path: Path, protocol: int) -> None:
     data = np.random.default_rng(0).integers(0, 256, (3, 3072), dtype=np.uint8)

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 
 from invattn._errors import DataError
 from invattn.data import ImageData, load_reconstruction_data
+from invattn.data.folder import list_images
 from invattn.data.pixels import read_picture
 
 Writer = Callable[..., Path]
@@ -117,6 +119,16 @@ def test_an_empty_file_and_a_file_instead_of_a_folder(write_image: Writer) -> No
     assert "is a file, not a folder" in _refused(path)
     (path.parent / "b.png").touch()
     assert "b.png" in _refused(path.parent)
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_folder: Path) -> NoReturn:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    assert "cannot be read ([Errno 13] Permission denied): check its permissions" in _refused(tmp_path)
+    with pytest.raises(DataError, match="there is no folder"):
+        list_images(tmp_path / "absent")
 
 
 def test_one_image_is_not_enough(write_image: Writer) -> None:
