@@ -23,12 +23,12 @@ class BarProgress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
             transient=True,
         )
@@ -57,7 +57,7 @@ class BarProgress:
         self._bars.stop()
         self._bars.remove_task(self._task)
         self._task = None
-        self._console.print(_summary(self._name, self._note, time.monotonic() - self._start), highlight=False)
+        self.message(_summary(self._name, self._note, time.monotonic() - self._start))
 
     def message(self, text: str) -> None:
         """Print a line above the bar."""

@@ -37,8 +37,9 @@ class InversionReport:
 @torch.no_grad()
 def invert_images(
     model: Bijection,
-    images: Tensor,
+    sample: Callable[[Tensor], Tensor],
     *,
+    count: int,
     batch_size: int,
     clip: bool,
     keep: Sequence[int] = (),
@@ -51,7 +52,8 @@ def invert_images(
 
     Args:
         model: f; it is put in eval mode.
-        images: x in [-0.5, 0.5), with shape (n, 3, H, W), n >= 1.
+        sample: Returns the images x in [-0.5, 0.5), with shape (B, 3, H, W), of an index with shape (B,).
+        count: Number of images n, at least 1.
         batch_size: Images that go through the model together.
         clip: Whether the returned images are cleaned; for models without a certificate.
         keep: Numbers of the images whose returned pixels are wanted.
@@ -62,12 +64,12 @@ def invert_images(
     """
     model.eval()
     reports = []
-    for start in range(0, images.shape[0], batch_size):
-        batch = images[start : start + batch_size]
-        local = [number - start for number in keep if start <= number < start + batch.shape[0]]
-        reports.append(_invert_batch(model, batch, clip=clip, keep=local))
+    for start in range(0, count, batch_size):
+        index = torch.arange(start, min(start + batch_size, count))
+        local = [number - start for number in keep if start <= number < start + len(index)]
+        reports.append(_invert_batch(model, sample(index), clip=clip, keep=local))
         if on_batch is not None:
-            on_batch(batch.shape[0])
+            on_batch(len(index))
     merged = _concatenate(reports)
     # The batches kept their images in ascending order; return them in the order asked for.
     ascending = sorted(keep)

@@ -22,7 +22,7 @@ def spectral_norm(matrix: Tensor) -> Tensor:
         A float64 tensor with shape (...).
 
     References:
-        Delattre et al. 2023 (Gram iteration); 03-certificate, section 7, item 5.
+        Delattre et al. 2023 (Gram iteration).
     """
     wide = matrix.double()
     if min(matrix.shape[-2:]) <= _SVD_SIZE:

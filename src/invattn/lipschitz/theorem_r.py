@@ -8,7 +8,7 @@ from torch import Tensor
 from invattn.functional import spectral_norm
 
 ROUNDING = 1e-5
-"""Relative margin for rounding: the cast of weights and scales to float32 (03-certificate, section 8)."""
+"""Relative margin for rounding: the cast of weights and scales to float32 (docs/certificate.md, "Rounding")."""
 
 
 def attention_constant(value_norm: Tensor, response_norm: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def attention_constant(value_norm: Tensor, response_norm: Tensor) -> Tensor:
         F, same shape; F(0, R) = R.
 
     References:
-        Theorem R of the certificate note.
+        Theorem R of docs/certificate.md.
     """
     tiny = torch.finfo(value_norm.dtype).tiny
     small = value_norm + response_norm.square() / (4 * value_norm.clamp_min(tiny))
@@ -40,7 +40,7 @@ def output_constant(output: Tensor, head_constants: Tensor) -> Tensor:
         A float64 scalar.
 
     References:
-        Theorem H of the certificate note.
+        Theorem H of docs/certificate.md.
     """
     heads = head_constants.shape[0]
     joint = spectral_norm(output) * head_constants.square().sum().sqrt()

@@ -51,6 +51,7 @@ class Chart:
         y_limits: Ends of the vertical axis; None lets the data decide.
         threshold: A vertical line here, with its label; None for no line.
         whole_x: Whether the abscissae are whole numbers.
+        size: Width and height in inches of 72 units; the letters look larger on a smaller chart.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Chart:
     y_limits: tuple[float, float] | None = None
     threshold: tuple[float, str] | None = None
     whole_x: bool = True
+    size: tuple[float, float] = (5.0, 3.3)
 
 
 def line_chart(lines: Sequence[Line], chart: Chart) -> Markup:
@@ -75,7 +77,7 @@ def line_chart(lines: Sequence[Line], chart: Chart) -> Markup:
         if chart.threshold is not None:
             _mark(axes, *chart.threshold)
 
-    return svg.draw(paint, name=chart.name, description=chart.description)
+    return svg.draw(paint, name=chart.name, description=chart.description, size=chart.size)
 
 
 def _paint_line(axes: Axes, line: Line, chart: Chart) -> None:

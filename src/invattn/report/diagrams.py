@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from markupsafe import Markup, escape
 
 _WIDTH = 460
@@ -29,8 +31,11 @@ class _Drawing:
             self.text(x, top + 17 * number + 4.5, line)
 
     def text(self, x: float, y: float, words: str, *, style: str = "", anchor: str = "middle") -> None:
-        """Words with their base line at y."""
-        self._parts.append(f'<text class="{style}" x="{x:g}" y="{y:g}" text-anchor="{anchor}">{escape(words)}</text>')
+        """Words with their base line at y; a letter after an underscore is set as an index."""
+        lowered = re.sub(
+            r"_(\w+)", r'<tspan dy="3" font-size="10">\1</tspan><tspan dy="-3">&#8203;</tspan>', escape(words)
+        )
+        self._parts.append(f'<text class="{style}" x="{x:g}" y="{y:g}" text-anchor="{anchor}">{lowered}</text>')
 
     def line(self, *points: tuple[int, int], arrow: bool = True) -> None:
         """A line through points, with an arrow head at its end."""
@@ -61,7 +66,7 @@ class _Drawing:
 
 def _input(drawing: _Drawing, *, first: int) -> None:
     """The input at the top and its three copies."""
-    drawing.text(_K, 20, "x : tokens x₁ … x_N")
+    drawing.text(_K, 20, "x : N tokens x_i")
     drawing.line((_K, 28), (_K, first - 16))
     drawing.line((_K, 42), (_Q, 42), (_Q, first - 16))
     drawing.line((_K, 42), (_V, 42), (_V, first - 16))
@@ -84,14 +89,14 @@ def plain_block() -> Markup:
         drawing.box(x, 82, "1×1 conv", name)
     drawing.line((_Q, 106), (_Q, 148))
     drawing.line((_K, 106), (_K, 148))
-    drawing.box(_LOGITS, 164, "response r(qᵢ, kⱼ)", width=206)
+    drawing.box(_LOGITS, 164, "response r(q_i, k_j)", width=206)
     drawing.line((_LOGITS, 179), (_LOGITS, 213))
     drawing.box(_LOGITS, 229, "divide by N(x)", width=206)
     drawing.line((_LOGITS, 244), (_LOGITS, 278))
     drawing.line((_V, 106), (_V, 278))
-    drawing.text(_LOGITS + 8, 266, "Rᵢⱼ", anchor="start", style="small")
-    drawing.text(_V + 8, 266, "vⱼ", anchor="start", style="small")
-    drawing.box(_K + 16, 294, "weighted sum  Σⱼ Rᵢⱼ vⱼ", width=316)
+    drawing.text(_LOGITS + 8, 266, "R_ij", anchor="start", style="small")
+    drawing.text(_V + 8, 266, "v_j", anchor="start", style="small")
+    drawing.box(_K + 16, 294, "weighted sum  Σ_j R_ij v_j", width=316)
     drawing.line((_K, 309), (_K, 344))
     _output(drawing, last=356, label="x + A(x)")
     return drawing.svg()
@@ -100,7 +105,7 @@ def plain_block() -> Markup:
 def certified_block() -> Markup:
     """The certified block, ours for Fig. 2 of the paper; what the plain block lacks is marked."""
     drawing = _Drawing(
-        640,
+        662,
         "Certified attention: 1×1 convolutions, squash, logits, logarithm of phi, softmax over j, weighted sum of "
         "values, last layer scaled so that the bound is at most c",
     )
@@ -111,21 +116,22 @@ def certified_block() -> Markup:
         drawing.box(x, 152, "squash σ", new=True)
     drawing.line((_Q, 167), (_Q, 206))
     drawing.line((_K, 167), (_K, 206))
-    for x, name in ((_Q, "qᵢ"), (_K, "kⱼ")):
+    for x, name in ((_Q, "q_i"), (_K, "k_j")):
         drawing.text(x + 8, 190, name, anchor="start", style="small")
-    drawing.box(_LOGITS, 222, "logits  α qᵢ · kⱼ", width=206)
+    drawing.box(_LOGITS, 222, "logits  α q_i · k_j", width=206)
     drawing.line((_LOGITS, 237), (_LOGITS, 266))
     drawing.box(_LOGITS, 282, "log φ", width=206, new=True)
     drawing.line((_LOGITS, 297), (_LOGITS, 326))
     drawing.box(_LOGITS, 342, "softmax over j", width=206, new=True)
     drawing.line((_LOGITS, 357), (_LOGITS, 392))
     drawing.line((_V, 167), (_V, 392))
-    drawing.text(_LOGITS + 8, 380, "Pᵢⱼ", anchor="start", style="small")
-    drawing.text(_V + 8, 380, "vⱼ", anchor="start", style="small")
-    drawing.box(_K + 16, 408, "weighted sum  Σⱼ Pᵢⱼ vⱼ", width=316)
+    drawing.text(_LOGITS + 8, 380, "P_ij", anchor="start", style="small")
+    drawing.text(_V + 8, 380, "v_j", anchor="start", style="small")
+    drawing.box(_K + 16, 408, "weighted sum  Σ_j P_ij v_j", width=316)
     drawing.line((_K, 423), (_K, 458))
     drawing.box(_K + 16, 482, "W_L, scaled so that", "Lip(g) ≤ |W_L| · F(V, R) ≤ c < 1", width=316, new=True)
     drawing.line((_K, 506), (_K, 536))
     _output(drawing, last=548, label="z = x + g(x)")
-    drawing.text(_K, 628, "inverse: repeat  x ← z − g(x);  each step shrinks the error to c times or less", style="small")
+    drawing.text(_K, 630, "Inverse: repeat x ← z − g(x).", style="small")
+    drawing.text(_K, 648, "Each step leaves at most c times the error before it.", style="small")
     return drawing.svg()

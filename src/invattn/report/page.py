@@ -66,6 +66,7 @@ def _content(record: ReconstructionRecord, folder: Path) -> dict[str, Any]:
     datasets = dict.fromkeys((result.dataset, str(result.image_size)) for result in record.results)
     return {
         "record": record,
+        "data": {key: record.data.get(key) for key in ("name", "fingerprint", "train", "test", "notes")},
         "subject": ", ".join(f"{labels.dataset(name)} {labels.size(size)}" for name, size in datasets),
         "headline": summary.headline(record),
         "tiles": summary.tiles(record),
@@ -81,7 +82,9 @@ def _content(record: ReconstructionRecord, folder: Path) -> dict[str, Any]:
 
 
 def _parts(record: ReconstructionRecord, folder: Path) -> list[Part]:
-    pairs = dict.fromkeys((result.attention, result.recipe) for result in tables.in_kind_order(record.results))
+    recipes = labels.in_order((result.recipe for result in record.results), labels.RECIPES)
+    ordered = sorted(tables.in_kind_order(record.results), key=lambda result: recipes.index(result.recipe))
+    pairs = dict.fromkeys((result.attention, result.recipe) for result in ordered)
     stored = [Artifact(folder, attention=attention, recipe=recipe) for attention, recipe in pairs]
     return [
         strips.reconstructions(stored),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -73,11 +73,13 @@ def reconstructions(artifacts: Sequence[Artifact]) -> Part:
 
 def _short(value: float) -> str:
     """An error in few characters, for the caption of a small picture."""
-    if not np.isfinite(value) or value == 0.0:
-        return formatting.error(value)
-    if value >= 1000:
-        return formatting.scientific(value, digits=0)
-    return f"{value:.2g}" if value >= 0.01 else formatting.scientific(value, digits=0)
+    if not np.isfinite(value):
+        return "not finite"
+    if value == 0.0:
+        return "0"
+    if 10 <= value < 1e5:
+        return f"{value:,.0f}"
+    return f"{value:.2g}" if 0.01 <= value < 10 else formatting.scientific(value, digits=0)
 
 
 def error_maps(artifacts: Sequence[Artifact]) -> Part:
@@ -183,10 +185,8 @@ def _attention_row(artifact: Artifact) -> Row:
 
 
 def _range_in_uniform(weights: Array) -> str:
-    low, high = (float(pick(weights)) * weights.size for pick in _ENDS)
+    """The smallest and the largest weight, in multiples of the weight that all would have if they were equal."""
+    low, high = float(weights.min()) * weights.size, float(weights.max()) * weights.size
     if not (np.isfinite(low) and np.isfinite(high)):
-        return formatting.MISSING
-    return f"{low:.2g} – {high:.2g}" if max(abs(low), abs(high)) < 1000 else f"{low:.1e} – {high:.1e}"
-
-
-_ENDS: tuple[Callable[[Array], float], Callable[[Array], float]] = (np.min, np.max)
+        return "not finite"
+    return " – ".join("<0.01" if 0 < value < 0.01 else f"{value:,.3g}" for value in (low, high))

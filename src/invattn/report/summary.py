@@ -39,7 +39,7 @@ def _proven(results: Sequence[ReconstructionResult]) -> str:
     mean = formatting.count(_extreme(max, [m.evaluations_mean for m in metrics]), decimals=1)
     most = formatting.count(_extreme(max, [m.evaluations_max for m in metrics]))
     cost = f"{mean} evaluations of the residual branch on average and {most} at most"
-    blocks = _kinds(results, "certified")
+    blocks = f"With a certificate, {_kinds(results)}"
     if all(m.v_score == 1.0 for m in metrics):
         sentence = (
             f"{blocks} recovered every one of the {_images(results)}test images: the worst image has a mean squared "
@@ -60,14 +60,12 @@ def _unproven(recipe: str, results: Sequence[ReconstructionResult]) -> str:
     scores = _range([result.metrics.v_score for result in results])
     published = [float(result.paper["v_score"]) for result in results if result.paper is not None]
     beside = f" (the paper reports {_range(published)} on this data set)" if published else ""
-    return f"{_kinds(results, labels.recipe(recipe).lower())}, without a certificate: V-score {scores}{beside}."
+    return f"{labels.recipe(recipe)} recipe, without a certificate, {_kinds(results)}: V-score {scores}{beside}."
 
 
-def _kinds(results: Sequence[ReconstructionResult], word: str) -> str:
+def _kinds(results: Sequence[ReconstructionResult]) -> str:
     names = labels.in_order((result.attention for result in results), labels.KINDS)
-    if len(names) == 1:
-        return f"The {word} {labels.kind(names[0]).lower()} block"
-    return f"The {len(names)} {word} kinds of attention"
+    return f"{labels.kind(names[0])} attention" if len(names) == 1 else f"{len(names)} kinds of attention"
 
 
 def _images(results: Sequence[ReconstructionResult]) -> str:

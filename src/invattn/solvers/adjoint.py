@@ -29,7 +29,7 @@ def attach_gradient(branch: Callable[[Tensor], Tensor], target: Tensor, solved: 
         differentiation raises RuntimeError.
 
     References:
-        03-certificate, section 6d; Bai et al. 2019 (implicit layers).
+        docs/certificate.md, "Consequences"; Bai et al. 2019 (implicit layers).
     """
     point = solved.detach().requires_grad_()
     image = branch(point)

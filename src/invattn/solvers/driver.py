@@ -80,7 +80,7 @@ def iterate(
         A solution; ``error_bound`` is (residual + gamma u (|x| + |g(x)| + |z|)) / (1 - L).
 
     References:
-        Zha et al. 2021, Algorithm 1; 03-certificate, section 6a.
+        Zha et al. 2021, Algorithm 1; docs/certificate.md, "Consequences".
     """
     state = _State(target, target if start is None else start, tolerance(target), refine)
     for step in range(max_steps + 1):

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from invattn._errors import InvAttnError
+from invattn._errors import DataError, InvAttnError
 from invattn.training.resumable_loader import Batch
 
 AfterStep = Callable[[torch.optim.Optimizer, nn.Module], object]
@@ -40,6 +40,7 @@ class FixedTargetRegression(LightningModule):
         model: The map f.
         target: y, with the shape of f(x) for a full batch.
         lr: Learning rate of Adam.
+        run_key: Identifies the run; a checkpoint with another key is not resumed.
         after_step: Called once with the optimizer and the model, to register a constraint that runs after each update.
 
     References:
@@ -48,12 +49,15 @@ class FixedTargetRegression(LightningModule):
 
     target: Tensor
 
-    def __init__(self, model: nn.Module, target: Tensor, *, lr: float, after_step: AfterStep | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, target: Tensor, *, lr: float, run_key: str = "", after_step: AfterStep | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.register_buffer("target", target, persistent=False)
         self.step_losses: list[float] = []
         self._lr = lr
+        self._run_key = run_key
         self._after_step = after_step
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -84,8 +88,18 @@ class FixedTargetRegression(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the losses with the weights, so that a resumed run reports all of them."""
+        checkpoint["run_key"] = self._run_key
         checkpoint["step_losses"] = list(self.step_losses)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the losses."""
+        """Restore the losses.
+
+        Raises:
+            DataError: If the checkpoint is of another run.
+        """
+        if checkpoint.get("run_key") != self._run_key:
+            raise DataError(
+                "the training to resume was started with other options, data or code: run without --resume to train "
+                "anew, or choose another output folder."
+            )
         self.step_losses = [float(value) for value in checkpoint["step_losses"]]

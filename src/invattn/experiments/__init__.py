@@ -1,0 +1,1 @@
+"""Experiments: configuration, data, model, training, evaluation, record and the figures' data."""

@@ -1,0 +1,37 @@
+"""The folder that a run writes to: looked at before hours of work, made when there is something to write."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from invattn._errors import DataError
+
+
+def check_output(path: Path) -> None:
+    """Check that a folder exists or could be made, without making anything.
+
+    Raises:
+        DataError: If the path, or a folder above it, is a file or cannot be written to.
+    """
+    existing = path
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        what = "is" if existing == path else f"lies below {existing}, which is"
+        raise DataError(f"the output {path} {what} not a folder. Choose another --output.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise DataError(f"the output {path} cannot be written: no permission for {existing}. Choose another --output.")
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder and those above it, and return it.
+
+    Raises:
+        DataError: If that is impossible.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"the folder {path} cannot be made: {error.strerror}. Choose another --output.") from None
+    return path

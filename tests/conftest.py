@@ -1,0 +1,28 @@
+"""What every test shares: the place of the real data, one thread, reproducible hypothesis."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("invattn", deadline=None, derandomize=True)
+settings.load_profile("invattn")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Small tensors are faster on one thread, and two test processes share two cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder with cifar10, svhn and celeba as their publishers ship them."""
+    folder = os.environ.get("INVATTN_TEST_DATA")
+    if not folder:
+        pytest.skip("INVATTN_TEST_DATA is not set: it names a folder with cifar10, svhn and celeba")
+    if not Path(folder).is_dir():
+        pytest.skip(f"INVATTN_TEST_DATA names {folder}, which is no folder")
+    return Path(folder)

@@ -1,0 +1,219 @@
+"""Trains a small certified flow in one or more processes; started as a subprocess by test_distributed.py.
+
+Batches, batch order and probes depend only on (seed, step, sample index), so that neither the number of processes nor
+an interruption changes what is computed. The gradients of all processes are compared at every step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from invattn import invertible_attention
+from invattn.bijections import Composed
+from invattn.flows import Flow, StandardNormal
+from invattn.logdet import LogDetEstimator, PowerSeries
+from invattn.records import atomic_write
+
+SEED = 0
+KINDS = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
+TOKENS, CHANNELS = 5, 4
+SAMPLES, BATCH = 32, 8
+
+
+class SampleProbes(LogDetEstimator):
+    """The power series with probes that are a function of (seed, block, step, sample).
+
+    Sample by sample, each with a generator of its own: the probe of a sample is then the same in any batch.
+    """
+
+    def __init__(self, block: int, *, terms: int = 6) -> None:
+        self._block = block
+        self._terms = terms
+        self._step = 0
+        self._samples: list[int] = []
+
+    def at(self, step: int, samples: Tensor) -> None:
+        """Say which batch comes next."""
+        self._step, self._samples = step, samples.tolist()
+
+    def __call__(self, branch: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        parts = [
+            PowerSeries(terms=self._terms, generator=_generator("probe", self._block, self._step, sample))(branch, row)
+            for sample, row in zip(self._samples, x.split(1), strict=True)
+        ]
+        images, log_dets = zip(*parts, strict=True)
+        return torch.cat(images), torch.cat(log_dets)
+
+
+class Run:
+    """The state of one process's training: flow, optimizer, step and losses."""
+
+    def __init__(self, rank: int, options: argparse.Namespace) -> None:
+        self.rank, self.options = rank, options
+        self.checkpoint = options.folder / "checkpoint.pt"
+        self.probes = [SampleProbes(block) for block in range(len(KINDS))]
+        self.flow = _build(self.probes)
+        self.optimizer = torch.optim.Adam(self.flow.parameters(), lr=0.02)
+        self.step = 0
+        self.losses: list[float] = []
+        if options.resume:
+            self._load()
+        self.model: nn.Module = DistributedDataParallel(self.flow) if options.processes > 1 else self.flow
+
+    def train(self) -> None:
+        """Make the steps that are left and save every so many of them."""
+        while self.step < self.options.steps:
+            loss = self._backward()
+            self._compare_gradients()
+            self.optimizer.step()
+            self.losses.append(loss)
+            self.step += 1
+            if self.step % self.options.save_every == 0:
+                self._save()
+
+    def _backward(self) -> float:
+        """Put the gradient of this process's part of the batch into the weights; return the loss of all of it."""
+        samples = _order(self.step)[self.rank :: self.options.processes]
+        for probe in self.probes:
+            probe.at(self.step, samples)
+        self.optimizer.zero_grad()
+        log_prob = self.flow.log_prob if self.options.bypass_forward else self.model
+        loss = -log_prob(_data()[samples]).mean()
+        if self.step == self.options.hold_at and self.rank == 1:
+            self._say("holding")
+            signal.pause()
+        loss.backward()
+        return float(self._gather(loss.detach()).mean())
+
+    def _compare_gradients(self) -> None:
+        """End the run unless every process has bit for bit the same gradient."""
+        gradients = []
+        for name, parameter in self.flow.named_parameters():
+            if parameter.grad is None:
+                raise RuntimeError(f"{name} has no gradient at step {self.step}")
+            gradients.append(parameter.grad.flatten())
+        first, *others = self._gather(torch.cat(gradients))
+        if not all(torch.equal(first, other) for other in others):
+            raise RuntimeError(f"gradients differ between processes at step {self.step}")
+        self._say(f"step {self.step}: {1 + len(others)} equal gradients")
+
+    def _gather(self, own: Tensor) -> Tensor:
+        """Return the tensors of all processes, stacked."""
+        if self.options.processes == 1:
+            return own[None]
+        everyone = [torch.empty_like(own) for _ in range(self.options.processes)]
+        dist.all_gather(everyone, own)
+        return torch.stack(everyone)
+
+    def _save(self) -> None:
+        if self.rank > 0:
+            return
+        buffer = io.BytesIO()
+        state = {"step": self.step, "losses": self.losses}
+        torch.save(state | {"model": self.flow.state_dict(), "optimizer": self.optimizer.state_dict()}, buffer)
+        if self.step == self.options.die_at:
+            _die_in(self.options.die_in)
+        atomic_write(self.checkpoint, buffer.getvalue())
+        self._say(f"saved step {self.step}")
+
+    def _load(self) -> None:
+        state = torch.load(self.checkpoint, weights_only=True)
+        self.flow.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.losses = state["step"], state["losses"]
+        self._say(f"resumed at step {self.step}")
+
+    def _say(self, text: str) -> None:
+        print(f"[{self.rank}] {text}", flush=True)  # noqa: T201
+
+
+def _build(probes: list[SampleProbes]) -> Flow:
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        blocks = [
+            invertible_attention(CHANNELS, kind=kind, layout="tokens", log_det_estimator=probe)
+            for kind, probe in zip(KINDS, probes, strict=True)
+        ]
+    return Flow(Composed(blocks), StandardNormal((TOKENS, CHANNELS))).double()
+
+
+def _data() -> Tensor:
+    """Return sets of correlated Gaussian tokens: half of the variance is common to a set."""
+    shape = (SAMPLES, TOKENS, CHANNELS)
+    generator = _generator("data")
+    common = torch.randn(SAMPLES, 1, CHANNELS, dtype=torch.float64, generator=generator)
+    return 2 * (common.expand(shape) + torch.randn(shape, dtype=torch.float64, generator=generator))
+
+
+def _order(step: int) -> Tensor:
+    """Return the samples of a step; every epoch visits all of them in a new order."""
+    epoch, position = divmod(step, SAMPLES // BATCH)
+    order = torch.randperm(SAMPLES, generator=_generator("order", epoch))
+    return order[position * BATCH : (position + 1) * BATCH]
+
+
+def _generator(*purpose: str | int) -> torch.Generator:
+    text = "/".join(str(part) for part in (SEED, *purpose))
+    return torch.Generator().manual_seed(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big"))
+
+
+def _die_in(moment: str) -> None:
+    """Make the next file to be written the last act of this process."""
+
+    def die(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def write_half(descriptor: int, data: memoryview) -> None:
+        write(descriptor, data[: len(data) // 2])
+        die()
+
+    write = os.write
+    if moment == "write":
+        os.write = write_half  # type: ignore[assignment]
+    else:
+        os.replace = die  # type: ignore[assignment]
+
+
+def _process(rank: int, options: argparse.Namespace) -> None:
+    if options.processes == 1:
+        Run(rank, options).train()
+        return
+    meeting_point = (options.folder / f"meeting-{os.getppid()}").resolve().as_uri()
+    dist.init_process_group("gloo", init_method=meeting_point, rank=rank, world_size=options.processes)
+    try:
+        Run(rank, options).train()
+    finally:
+        dist.destroy_process_group()
+
+
+def main() -> None:
+    """Train as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--save-every", type=int, default=5)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--bypass-forward", action="store_true", help="call a method that DDP does not see")
+    parser.add_argument("--hold-at", type=int, help="stop process 1 for ever in the middle of this step")
+    parser.add_argument("--die-in", choices=("write", "rename"), help="kill process 0 in the middle of a save")
+    parser.add_argument("--die-at", type=int, help="... of the state after so many steps")
+    options = parser.parse_args()
+    options.folder.mkdir(exist_ok=True)
+    torch.multiprocessing.start_processes(_process, (options,), nprocs=options.processes, start_method="fork")
+
+
+if __name__ == "__main__":
+    main()
