@@ -11,6 +11,8 @@ import hashlib
 import io
 import os
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,33 +30,30 @@ from invattn.records import atomic_write
 
 SEED = 0
 KINDS = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
-TOKENS, CHANNELS = 5, 4
+TOKENS, CHANNELS = 4, 4
 SAMPLES, BATCH = 32, 8
 
 
-class SampleProbes(LogDetEstimator):
-    """The power series with probes that are a function of (seed, block, step, sample).
+class BatchProbes(LogDetEstimator):
+    """The power series with probes that are a function of (seed, block, step, place in the whole batch).
 
-    Sample by sample, each with a generator of its own: the probe of a sample is then the same in any batch.
+    Each process passes over the probes of the samples before its own part; as the batch of a step is a function of
+    (seed, step), so is the probe of each of its samples.
     """
 
-    def __init__(self, block: int, *, terms: int = 6) -> None:
+    def __init__(self, block: int, *, terms: int = 5) -> None:
         self._block = block
         self._terms = terms
-        self._step = 0
-        self._samples: list[int] = []
+        self._step = self._before = 0
 
-    def at(self, step: int, samples: Tensor) -> None:
-        """Say which batch comes next."""
-        self._step, self._samples = step, samples.tolist()
+    def at(self, step: int, *, before: int) -> None:
+        """Say which step comes next, and how many samples of its batch belong to the processes before this one."""
+        self._step, self._before = step, before
 
-    def __call__(self, branch: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        parts = [
-            PowerSeries(terms=self._terms, generator=_generator("probe", self._block, self._step, sample))(branch, row)
-            for sample, row in zip(self._samples, x.split(1), strict=True)
-        ]
-        images, log_dets = zip(*parts, strict=True)
-        return torch.cat(images), torch.cat(log_dets)
+    def __call__(self, branch: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        generator = _generator("probe", self._block, self._step)
+        torch.randint(0, 2, (self._before, *x.shape[1:]), generator=generator)
+        return PowerSeries(terms=self._terms, generator=generator)(branch, x)
 
 
 class Run:
@@ -63,7 +62,7 @@ class Run:
     def __init__(self, rank: int, options: argparse.Namespace) -> None:
         self.rank, self.options = rank, options
         self.checkpoint = options.folder / "checkpoint.pt"
-        self.probes = [SampleProbes(block) for block in range(len(KINDS))]
+        self.probes = [BatchProbes(block) for block in range(len(KINDS))]
         self.flow = _build(self.probes)
         self.optimizer = torch.optim.Adam(self.flow.parameters(), lr=0.02)
         self.step = 0
@@ -85,9 +84,10 @@ class Run:
 
     def _backward(self) -> float:
         """Put the gradient of this process's part of the batch into the weights; return the loss of all of it."""
-        samples = _order(self.step)[self.rank :: self.options.processes]
+        share = BATCH // self.options.processes
+        samples = _batch(self.step)[self.rank * share :][:share]
         for probe in self.probes:
-            probe.at(self.step, samples)
+            probe.at(self.step, before=self.rank * share)
         self.optimizer.zero_grad()
         log_prob = self.flow.log_prob if self.options.bypass_forward else self.model
         loss = -log_prob(_data()[samples]).mean()
@@ -136,10 +136,11 @@ class Run:
         self._say(f"resumed at step {self.step}")
 
     def _say(self, text: str) -> None:
-        print(f"[{self.rank}] {text}", flush=True)  # noqa: T201
+        sys.stdout.write(f"process {self.rank}: {text}\n")  # one call, so that the lines of two processes do not mix
+        sys.stdout.flush()
 
 
-def _build(probes: list[SampleProbes]) -> Flow:
+def _build(probes: list[BatchProbes]) -> Flow:
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
         blocks = [
@@ -157,7 +158,7 @@ def _data() -> Tensor:
     return 2 * (common.expand(shape) + torch.randn(shape, dtype=torch.float64, generator=generator))
 
 
-def _order(step: int) -> Tensor:
+def _batch(step: int) -> Tensor:
     """Return the samples of a step; every epoch visits all of them in a new order."""
     epoch, position = divmod(step, SAMPLES // BATCH)
     order = torch.randperm(SAMPLES, generator=_generator("order", epoch))
@@ -186,6 +187,12 @@ def _die_in(moment: str) -> None:
         os.replace = die  # type: ignore[assignment]
 
 
+def _load_torch() -> None:
+    """Load what torch loads at its first use once, before the fork, instead of in each process."""
+    torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))
+    torch.optim.Adam([torch.zeros(1)])
+
+
 def _process(rank: int, options: argparse.Namespace) -> None:
     if options.processes == 1:
         Run(rank, options).train()
@@ -212,6 +219,7 @@ def main() -> None:
     parser.add_argument("--die-at", type=int, help="... of the state after so many steps")
     options = parser.parse_args()
     options.folder.mkdir(exist_ok=True)
+    _load_torch()
     torch.multiprocessing.start_processes(_process, (options,), nprocs=options.processes, start_method="fork")
 
 

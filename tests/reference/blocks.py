@@ -74,4 +74,4 @@ def assert_equal(result: Tensor, reference: list[list[Vector]]) -> None:
     expected = torch.tensor(reference, dtype=torch.float64)
     assert result.dtype == torch.float64
     assert result.shape == expected.shape
-    assert float((result - expected).abs().max()) <= 1e-12 * max(1.0, float(expected.abs().max()))
+    assert float((result.detach() - expected).abs().max()) <= 1e-12 * max(1.0, float(expected.abs().max()))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from invattn import ATTENTION_KINDS, invertible_attention
 from invattn.bijections import Bijection
 from invattn.recipes import Paper, Recipe, Released, ReleasedGenerative, Unconstrained
@@ -178,7 +179,9 @@ def test_training_forward_uses_the_vectors_it_stores(kind: str, recipe: Recipe) 
     after = block.state_dict()
     assert not torch.equal(before, after["g.value.left"])
     maps = StoredMaps(after, heads=1, kind=kind)
-    reference = printed(x, maps, kind, constrain_response=True) if isinstance(recipe, Paper) else released(x, maps, kind)
+    reference = (
+        printed(x, maps, kind, constrain_response=True) if isinstance(recipe, Paper) else released(x, maps, kind)
+    )
     assert_equal(result, reference)
 
 
@@ -215,7 +218,9 @@ def test_eq_4_holds_the_norm_where_the_vectors_are_right() -> None:
         value.left.copy_(left[:, 0])
         value.right.copy_(right[0])
     scaled = StoredMaps(block.state_dict(), heads=1, kind="embedded_gaussian").affine("value", coefficient=COEFFICIENT)
-    assert float(torch.linalg.matrix_norm(torch.tensor(scaled.weight), 2)) == pytest.approx(COEFFICIENT, abs=1e-12)
+    assert float(torch.linalg.matrix_norm(torch.tensor(scaled.weight, dtype=torch.float64), 2)) == pytest.approx(
+        COEFFICIENT, abs=1e-12
+    )
     with torch.no_grad():
         value.weight.mul_(1e-2)
     assert torch.equal(value.scaled_weight(), value.weight)

@@ -30,8 +30,8 @@ def fail(message: str) -> int:
 
 def interrupted(message: str) -> int:
     """Print one line after Ctrl-C and return the exit status."""
-    advice = message or "run the same command again; `invattn reconstruct` continues with --resume."
-    sys.stderr.write(f"\ninvattn: interrupted: {' '.join(advice.split())}\n")
+    text = message or "interrupted: run the same command again; `invattn reconstruct` continues with --resume."
+    sys.stderr.write(f"\ninvattn: {' '.join(text.split())}\n")
     return INTERRUPTED
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,17 +12,17 @@ from jsonargparse import ActionYesNo, Namespace
 
 from invattn import KINDS, RECIPES
 from invattn.cli.parser import OneLineParser
-from invattn.cli.values import number_between, one_of, output_folder, some_of, whole_number
+from invattn.cli.values import number_between, one_of, some_of, whole_number
+from invattn.experiments.reconstruction_config import IMAGE_SIZES, SOLVERS, ReconstructionConfig
 
 if TYPE_CHECKING:
     from invattn.records import ReconstructionRecord
 
-SOLVERS = ("default", "picard", "anderson", "adaptive")
-IMAGE_SIZES = ("32", "original")
+_DEFAULTS = {option.name: option.default for option in fields(ReconstructionConfig)}
 
 
 def reconstruct_parser() -> OneLineParser:
-    """Return the parser of the command's options."""
+    """Return the parser of the command's options; their defaults are those of the experiment."""
     parser = OneLineParser(
         description="Train attention blocks on real images, invert them on test images, and write OUTPUT/results.json, "
         "the models and OUTPUT/report.html."
@@ -29,52 +31,47 @@ def reconstruct_parser() -> OneLineParser:
     _add_data_options(parser)
     _add_model_options(parser)
     _add_training_options(parser)
-    parser.add_argument("--output", type=output_folder, required=True, metavar="DIR", help="folder to write (required)")
-    resume = ActionYesNo(no_prefix="no-")
-    parser.add_argument("--resume", action=resume, default=False, help="continue the run that was stopped in OUTPUT")
+    parser.add_argument("--output", type=str, required=True, metavar="DIR", help="folder to write (required)")
+    parser.add_argument(
+        "--resume", action=ActionYesNo(no_prefix="no-"), default=False, help="continue the run stopped in OUTPUT"
+    )
     return parser
 
 
 def _add_data_options(parser: OneLineParser) -> None:
-    parser.add_argument(
-        "--data", type=str, default="photos", metavar="NAME|DIR", help="photos, cifar10, svhn, celeba or a folder"
-    )
-    parser.add_argument(
-        "--data-root", type=str, default=None, metavar="DIR", help="cifar10, svhn or celeba as their publishers ship it"
-    )
-    parser.add_argument("--train-size", type=whole_number(1), default=1000, metavar="N", help="training images")
-    parser.add_argument("--test-size", type=whole_number(1), default=1000, metavar="N", help="test images")
+    count = whole_number(1)
     size = one_of(IMAGE_SIZES, what="image size")
-    parser.add_argument("--image-size", type=size, default="32", metavar="32|original", help="side in pixels")
+    _add(parser, "data", str, "NAME|DIR", "photos, cifar10, svhn, celeba or a folder of images")
+    _add(parser, "data_root", str, "DIR", "where cifar10, svhn or celeba lie as published; without it: download")
+    _add(parser, "train_size", count, "N", "training images")
+    _add(parser, "test_size", count, "N", "test images")
+    _add(parser, "image_size", size, "|".join(IMAGE_SIZES), "side in pixels")
 
 
 def _add_model_options(parser: OneLineParser) -> None:
-    kind = one_of((*KINDS, "all"), what="attention kind")
-    parser.add_argument("--attention", type=kind, default="all", metavar="KIND", help=f"{', '.join(KINDS)} or all")
+    kinds = some_of(KINDS, what="attention kind")
     recipes = some_of(RECIPES, what="recipe")
-    parser.add_argument(
-        "--recipe", type=recipes, default="certified", metavar="RECIPE,...", help=f"of {', '.join(RECIPES)}; or all"
-    )
-    share = number_between(0.0, 1.0)
-    parser.add_argument("--lipschitz", type=share, default=0.9, metavar="C", help="Lipschitz constant of the branch")
     solver = one_of(SOLVERS, what="solver")
-    parser.add_argument("--solver", type=solver, default="default", metavar="NAME", help=", ".join(SOLVERS))
-    parser.add_argument(
-        "--iterations",
-        type=whole_number(1),
-        default=None,
-        metavar="N",
-        help="steps of the inverse in recipes without a certificate (default: 100 for paper, 50 for released)",
-    )
+    _add(parser, "attention", kinds, "KIND,...", f"of {', '.join(KINDS)}; all is the paper's four")
+    _add(parser, "recipe", recipes, "RECIPE,...", f"of {', '.join(RECIPES)}; or all")
+    _add(parser, "lipschitz", number_between(0.0, 1.0), "C", "bound of certified branches, coefficient of the others")
+    _add(parser, "solver", solver, "NAME", ", ".join(SOLVERS))
+    steps = "most steps of the solver; without a certificate, exactly so many (default: 100 for paper, 50 for released)"
+    _add(parser, "iterations", whole_number(1), "N", steps)
 
 
 def _add_training_options(parser: OneLineParser) -> None:
-    positive = number_between(0.0, math.inf)
-    parser.add_argument("--epochs", type=whole_number(1), default=100, metavar="N", help="passes over the images")
-    parser.add_argument("--repeats", type=whole_number(1), default=3, metavar="N", help="runs with different seeds")
-    parser.add_argument("--lr", type=positive, default=0.003, metavar="RATE", help="learning rate of Adam")
-    parser.add_argument("--batch-size", type=whole_number(1), default=64, metavar="N", help="images in a batch")
-    parser.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="decides everything random")
+    count = whole_number(1)
+    _add(parser, "epochs", count, "N", "passes over the training images (default: 100; 1 at the original size)")
+    _add(parser, "repeats", count, "N", "trainings with different seeds")
+    _add(parser, "lr", number_between(0.0, math.inf), "RATE", "learning rate of Adam")
+    _add(parser, "batch_size", count, "N", "images in a batch (default: 64; 1 at the original size)")
+    _add(parser, "seed", whole_number(0), "N", "decides everything that is random")
+
+
+def _add(parser: OneLineParser, name: str, kind: Callable[..., object], metavar: str, text: str) -> None:
+    option = "--" + name.replace("_", "-")
+    parser.add_argument(option, type=kind, default=_DEFAULTS[name], metavar=metavar, help=text)
 
 
 def execute(options: Namespace) -> None:
@@ -89,7 +86,7 @@ def execute(options: Namespace) -> None:
     from rich.console import Console
 
     from invattn.cli.progress import progress_for
-    from invattn.experiments.reconstruction import ReconstructionConfig, run
+    from invattn.experiments.reconstruction import run
     from invattn.report import write_report
     from invattn.training.interruption import Interrupted
 
@@ -131,6 +128,8 @@ def show_results(record: ReconstructionRecord) -> None:
             f"{result.paper['v_score']:.1%}" if result.paper else "-",
         )
     console = Console()
-    console.print(table, width=max(console.width, 120))
+    if not console.is_terminal:
+        console.width = 120
+    console.print(table)
     for note in record.data.get("notes", ()):
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from invattn._names import check_name
 
@@ -67,15 +66,3 @@ def number_between(low: float, high: float) -> Callable[[object], float]:
         return number
 
     return parse
-
-
-def output_folder(value: object) -> str:
-    """Return the name of a folder that exists or can be made: nothing above it is a regular file."""
-    if not isinstance(value, str) or not value:
-        raise InvalidValue(f"expected a folder; got {value!r}.")
-    for place in (Path(value), *Path(value).parents):
-        if place.is_dir():
-            return value
-        if place.exists():
-            raise InvalidValue(f"{place} is a file, not a folder; choose another output folder.")
-    return value

@@ -17,7 +17,7 @@ from invattn.experiments.dequantised_images import DequantisedImages
 from invattn.experiments.figure_data import make_figure_data, shown_images, write_arrays
 from invattn.experiments.reconstruction_config import ReconstructionConfig
 from invattn.experiments.variants import CHANNELS, SQUEEZE
-from invattn.recipes import constrain_after_step
+from invattn.recipes import Paper, Released, constrain_after_step
 from invattn.training import FitResult, FixedTargetRegression, Progress, ResumableLoader, derive_seed, fit
 
 
@@ -97,7 +97,8 @@ def _train(cell: Cell, model: Bijection, work: Workload, *, seed: int, progress:
     height, width = images.size
     generator = torch.Generator().manual_seed(derive_seed(seed, "target"))
     target = torch.randn(work.batch_size, CHANNELS, height // SQUEEZE, width // SQUEEZE, generator=generator)
-    after_step = getattr(cell.variant.recipe, "enforce", "forward") == "after_step"
+    recipe = cell.variant.recipe
+    after_step = isinstance(recipe, Paper | Released) and recipe.enforce == "after_step"
     module = FixedTargetRegression(
         model,
         target,

@@ -112,9 +112,7 @@ def make_cells(
     ]
 
 
-def cell_key(
-    variant: Variant, repeat: int, config: ReconstructionConfig, fingerprint: str, batch_size: int
-) -> str:
+def cell_key(variant: Variant, repeat: int, config: ReconstructionConfig, fingerprint: str, batch_size: int) -> str:
     """Return the hash of everything that the numbers of a cell depend on."""
     return hash_json(
         {

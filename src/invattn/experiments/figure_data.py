@@ -21,8 +21,8 @@ from invattn.evaluation import InversionReport, picard_trace, query_maps, query_
 from invattn.experiments.dequantised_images import DequantisedImages
 from invattn.functional import squeeze
 from invattn.metrics import clean_pixels
-from invattn.records import atomic_write
 from invattn.recipes import Unconstrained
+from invattn.records import atomic_write
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -44,9 +44,7 @@ def run(config: ReconstructionConfig, progress: Progress) -> ReconstructionRecor
     return run_variants(config, named_variants(config), progress)
 
 
-def run_variants(
-    config: ReconstructionConfig, variants: Sequence[Variant], progress: Progress
-) -> ReconstructionRecord:
+def run_variants(config: ReconstructionConfig, variants: Sequence[Variant], progress: Progress) -> ReconstructionRecord:
     """Run variants that need not have a name of their own, such as a recipe with one field changed.
 
     Args:
@@ -72,7 +70,7 @@ def run_variants(
     make_folder(config.output / "cells")
     work = Workload(config=config, train=data.train, test=data.test, batch_size=batch_size)
     try:
-        results = {cell.name: finished[cell.name] or _run_and_store(cell, work, progress) for cell in cells}
+        results = {cell.name: _result(cell, finished[cell.name], work, progress) for cell in cells}
         record = _record(config, data, variants, cells, results, batch_size)
         write_json(config.output / "results.json", record.to_json())
     except (KeyboardInterrupt, Interrupted):
@@ -99,7 +97,10 @@ def _load(config: ReconstructionConfig) -> ImageData:
     )
 
 
-def _run_and_store(cell: Cell, work: Workload, progress: Progress) -> CellResult:
+def _result(cell: Cell, finished: CellResult | None, work: Workload, progress: Progress) -> CellResult:
+    if finished is not None:
+        progress.message(f"{cell.name}: finished before, skipped")
+        return finished
     result = run_cell(cell, work, progress)
     store_result(cell, result)
     if result.stopped_at is not None:

@@ -124,7 +124,9 @@ class ReconstructionConfig:
         for name, value in self.settings().items():
             if name not in options and value is not None:
                 options[name.replace("_", "-")] = str(value)
-        return " ".join(["invattn reconstruct", *(f"--{name} {value}" for name, value in options.items()), "--output OUT"])
+        return " ".join(
+            ["invattn reconstruct", *(f"--{name} {value}" for name, value in options.items()), "--output OUT"]
+        )
 
 
 def _names(text: str, *, known: tuple[str, ...], everything: tuple[str, ...], what: str) -> tuple[str, ...]:

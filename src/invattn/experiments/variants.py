@@ -65,11 +65,12 @@ def named_variants(config: ReconstructionConfig) -> list[Variant]:
     ]
 
 
-def choose_solver(recipe: Recipe, *, name: str, iterations: int | None) -> Solver | None:
-    """Return the solver of a recipe; None for the library's default.
+def choose_solver(recipe: Recipe, *, name: str, iterations: int | None) -> Solver:
+    """Return the solver of a recipe.
 
     Without a certificate there is no tolerance to trust: unless another solver is named, such a recipe makes a fixed
-    number of Picard steps, as the paper and its code do.
+    number of Picard steps, as the paper and its code do. The others refine once what is within tolerance, because the
+    table asks for the error and not for the tolerance.
     """
     certified = isinstance(recipe, Certified)
     if name == "picard" or (name == "default" and not certified):
@@ -77,6 +78,4 @@ def choose_solver(recipe: Recipe, *, name: str, iterations: int | None) -> Solve
         return Picard(max_steps=usual if iterations is None else iterations, early_stop=certified)
     if name == "anderson":
         return Anderson() if iterations is None else Anderson(max_steps=iterations)
-    if name == "adaptive" or iterations is not None:
-        return Adaptive() if iterations is None else Adaptive(max_steps=iterations)
-    return None
+    return Adaptive(refine=1) if iterations is None else Adaptive(max_steps=iterations, refine=1)

@@ -19,7 +19,7 @@ class Flow(nn.Module, Distribution):
 
     Args:
         bijection: f, from data to base.
-        base: A distribution whose event is one sample z; its event shape is that of the data.
+        base: A distribution whose event is one sample z, in the shape that the bijection gives it.
 
     References:
         Zha et al. 2021, App. E.1.
@@ -61,8 +61,8 @@ class Flow(nn.Module, Distribution):
             ConvergenceError: If an inverse did not converge.
         """
         z = self.base.sample(torch.Size(sample_shape))
-        flat = z.reshape(-1, *self.event_shape)
-        return self.bijection.inverse(flat).reshape(z.shape)
+        x = self.bijection.inverse(z.reshape(-1, *self.event_shape))
+        return x.reshape(*sample_shape, *x.shape[1:])
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draw samples without gradient."""

@@ -101,8 +101,8 @@ def response_weights(
     """Return the dense weights P with shape (B, H, N, M); arguments as in :func:`attend`."""
     if response.normalize != "total" or response.kernel.log_value is None:
         return _weights(query, key, response, logit_bias, mask)
-    row, log_sum = _row_softmax(query, key, response, logit_bias, mask)
-    return row * (response.weight_sum * _total_share(log_sum))
+    row, sizes = _row_softmax(query, key, response, logit_bias, mask)
+    return row * (response.weight_sum * _total_share(sizes))
 
 
 def _scores(query: Tensor, key: Tensor, response: Response) -> Tensor:
@@ -150,14 +150,24 @@ def _plain_sum(plain: Tensor, response: Response, mask: Tensor | None) -> Tensor
 def _row_softmax(
     query: Tensor, key: Tensor, response: Response, bias: Tensor | None, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
+    """The softmax of each row, and per row its largest logit and sum_j exp(logit - largest), shape (..., N, 2).
+
+    The largest logit is a constant of the derivative: it cancels in every weight. The two numbers are kept apart,
+    because their log-sum would round away what distinguishes rows with large logits.
+    """
     logits = _logits(query, key, response, bias, mask)
-    row = logits.softmax(dim=-1)
-    return (row if mask is None else torch.where(mask, row, 0)), logits.logsumexp(dim=-1, keepdim=True)
+    peak = logits.detach().amax(dim=-1, keepdim=True)
+    response_over_peak = (logits - peak).exp()
+    size = response_over_peak.sum(dim=-1, keepdim=True)
+    row = response_over_peak / size
+    return (row if mask is None else torch.where(mask, row, 0)), torch.cat([peak, size], dim=-1)
 
 
-def _total_share(log_sum: Tensor) -> Tensor:
-    """The share of each row in the total, from the rows' log-sum-exp with shape (..., N, 1)."""
-    return (log_sum - log_sum.logsumexp(dim=-2, keepdim=True)).exp()
+def _total_share(sizes: Tensor) -> Tensor:
+    """The share of each row in the total, shape (..., N, 1), from the second result of :func:`_row_softmax`."""
+    peak, size = sizes.split(1, dim=-1)
+    share = size * (peak - peak.amax(dim=-2, keepdim=True)).exp()
+    return share / share.sum(dim=-2, keepdim=True)
 
 
 def _attend_dense(
@@ -201,8 +211,8 @@ def _attend_tiled(
 def _total_tile(
     query: Tensor, key: Tensor, value: Tensor, response: Response, bias: Tensor | None, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    row, log_sum = _row_softmax(query, key, response, bias, mask)
-    return row @ value, log_sum
+    row, sizes = _row_softmax(query, key, response, bias, mask)
+    return row @ value, sizes
 
 
 def _plain_total_tile(

@@ -69,12 +69,20 @@ def _identity(score: Tensor) -> Tensor:
     return score
 
 
+def _elu_plus_one(score: Tensor) -> Tensor:
+    return F.elu(score) + 1
+
+
+def _softplus(score: Tensor) -> Tensor:
+    return torch.logaddexp(score, torch.zeros_like(score))
+
+
 _KERNELS = {
     kernel.name: kernel
     for kernel in (
         Kernel("exp", _identity, torch.exp, 1.0),
-        Kernel("elu+1", log_elu_plus_one, lambda score: F.elu(score) + 1, 1.0),
-        Kernel("softplus", log_softplus, lambda score: torch.logaddexp(score, torch.zeros_like(score)), 1.0),
+        Kernel("elu+1", log_elu_plus_one, _elu_plus_one, 1.0),
+        Kernel("softplus", log_softplus, _softplus, 1.0),
         Kernel("relu", None, F.relu, None),
         Kernel("elu", None, F.elu, None),
         Kernel("identity", None, _identity, None),

@@ -2,6 +2,7 @@
 
 from invattn.lipschitz.bound import LipschitzBound as LipschitzBound
 from invattn.lipschitz.constrained import ConstrainedLinear as ConstrainedLinear
+from invattn.lipschitz.constrained import held_estimates as held_estimates
 from invattn.lipschitz.theorem_r import ROUNDING as ROUNDING
 from invattn.lipschitz.theorem_r import attention_constant as attention_constant
 from invattn.lipschitz.theorem_r import output_constant as output_constant

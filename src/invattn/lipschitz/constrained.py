@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invattn.functional import power_iteration, spectral_norm
+from invattn.functional._transforms import transforms_active
 
 _WARM_START = 50
 
@@ -16,7 +20,8 @@ class ConstrainedLinear(nn.Linear):
 
     sigma is an ESTIMATE from below (power iteration), so c is aimed at and not guaranteed: after 5 steps the true
     norm can exceed it by 15 %. Certified recipes use :func:`invattn.functional.spectral_norm` instead. The two
-    singular vectors are refined in training mode while gradients are recorded, and never in an inverse.
+    singular vectors are refined in a training forward that records gradients: never in an inverse, in a
+    log-determinant, or under a torch.func transform.
 
     Args:
         in_features: Channels of the input.
@@ -52,6 +57,7 @@ class ConstrainedLinear(nn.Linear):
         self.coefficient = coefficient
         self.power_iterations = power_iterations
         self.enforce = enforce
+        self.held = False
         weight = self.weight.detach()
         left, right = power_iteration(
             weight, torch.ones_like(weight[:, 0]), torch.ones_like(weight[0]), steps=_WARM_START
@@ -68,7 +74,7 @@ class ConstrainedLinear(nn.Linear):
         """Return the weight that forward multiplies with, shape (out_features, in_features)."""
         if self.enforce == "after_step":
             return self.weight
-        if self.training and torch.is_grad_enabled():
+        if self.training and not self.held and torch.is_grad_enabled() and not transforms_active():
             with torch.no_grad():
                 left, right = power_iteration(self.weight, self.left, self.right, steps=self.power_iterations)
                 self.left.copy_(left)
@@ -85,3 +91,24 @@ class ConstrainedLinear(nn.Linear):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, coefficient={self.coefficient}, enforce={self.enforce!r}"
+
+
+@contextmanager
+def held_estimates(function: object) -> Iterator[None]:
+    """Keep the singular vectors of every :class:`ConstrainedLinear` inside a module as they are.
+
+    Whatever evaluates a branch more than once for one result (an inverse and its gradient, a log-determinant)
+    must see the same weights each time.
+
+    Args:
+        function: A module; anything else is left alone.
+    """
+    parts = function.modules() if isinstance(function, nn.Module) else ()
+    maps = [part for part in parts if isinstance(part, ConstrainedLinear) and not part.held]
+    for part in maps:
+        part.held = True
+    try:
+        yield
+    finally:
+        for part in maps:
+            part.held = False

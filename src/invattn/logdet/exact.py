@@ -24,6 +24,7 @@ class Exact(LogDetEstimator):
         def single(sample: Tensor) -> Tensor:
             return branch(sample[None])[0]
 
+        image = branch(x)
         jacobian = torch.func.vmap(torch.func.jacrev(single))(x).reshape(x.shape[0], size, size)
         identity = torch.eye(size, dtype=x.dtype, device=x.device)
-        return branch(x), torch.linalg.slogdet(identity + jacobian).logabsdet
+        return image, torch.linalg.slogdet(identity + jacobian).logabsdet

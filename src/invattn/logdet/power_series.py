@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invattn._names import check_name
+from invattn.lipschitz import held_estimates
 from invattn.logdet.base import LogDetEstimator
 
 _PROBES = ("rademacher", "gaussian")
@@ -44,8 +45,9 @@ class PowerSeries(LogDetEstimator):
     def __call__(self, branch: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         image = branch(x)
         total = torch.zeros_like(x[:, 0, 0])
-        for _ in range(self.probes):
-            total = total + self._one_probe(branch, x, self._draw(x))
+        with held_estimates(branch):
+            for _ in range(self.probes):
+                total = total + self._one_probe(branch, x, self._draw(x))
         return image, total / self.probes
 
     def _draw(self, x: Tensor) -> Tensor:
@@ -56,8 +58,9 @@ class PowerSeries(LogDetEstimator):
 
     def _one_probe(self, branch: Callable[[Tensor], Tensor], x: Tensor, probe: Tensor) -> Tensor:
         wanted = torch.is_grad_enabled()
-        with torch.enable_grad():
-            point = x.detach().requires_grad_()
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            point = x.detach().clone().requires_grad_()
+            probe = probe.clone()
             image = branch(point)
             value = torch.zeros_like(x[:, 0, 0])
             vector, series = probe, probe

@@ -70,7 +70,7 @@ class Artifact:
             with np.load(self._path, allow_pickle=False) as stored:
                 return [self._checked(stored, name) for name in names]
         except FileNotFoundError:
-            raise MissingPartError("the run stored no figures' data for it") from None
+            raise MissingPartError("the run stored no arrays for figures") from None
         except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error):
             raise MissingPartError(f"the stored file {self._path.name} is damaged") from None
 

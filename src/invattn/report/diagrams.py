@@ -32,9 +32,8 @@ class _Drawing:
 
     def text(self, x: float, y: float, words: str, *, style: str = "", anchor: str = "middle") -> None:
         """Words with their base line at y; a letter after an underscore is set as an index."""
-        lowered = re.sub(
-            r"_(\w+)", r'<tspan dy="3" font-size="10">\1</tspan><tspan dy="-3">&#8203;</tspan>', escape(words)
-        )
+        index = r'<tspan dy="3" font-size="10">\1</tspan><tspan dy="-3">&#8203;</tspan>'
+        lowered = re.sub(r"_(\w+)", index, str(escape(words)))
         self._parts.append(f'<text class="{style}" x="{x:g}" y="{y:g}" text-anchor="{anchor}">{lowered}</text>')
 
     def line(self, *points: tuple[int, int], arrow: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from invattn.records import ReconstructionRecord, ReconstructionResult
@@ -136,10 +137,15 @@ def _runs(runs: Sequence[ReconstructionRecord]) -> list[str]:
         name = labels.dataset(str(data.get("name")))
         lines.append(
             f"- {name}: {data.get('train')} training and {data.get('test')} test images, seed {run.seed}, "
-            f"pixels SHA-256 `{data.get('fingerprint')}`; `{run.command}`; {versions}."
+            f"pixels SHA-256 `{data.get('fingerprint')}`; `{_portable(run.command)}`; {versions}."
         )
         lines += [f"  - {note}" for note in data.get("notes") or ()]
     return lines
+
+
+def _portable(command: str) -> str:
+    """Return a command without the paths of one machine: a published text says DIR instead."""
+    return re.sub(r"(?<![^\s=\"'])(?:/|~|[A-Za-z]:\\)[^\s\"']*", "DIR", command)
 
 
 def _header(names: Sequence[str]) -> list[str]:

@@ -70,7 +70,7 @@ def lipschitz_curves(artifacts: Sequence[Artifact]) -> Part:
             y_label="largest |error|",
             log_y=True,
             y_limits=limits,
-            size=(4.1, 2.9),
+            size=(3.8, 2.8),
         )
         panels.append(Panel(title=artifact.label, svg=line_chart(lines, chart)))
     return Part(

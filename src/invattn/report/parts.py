@@ -71,10 +71,10 @@ class Key:
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """A colour bar: a CSS gradient and the labels below it, from its left end to its right."""
+    """A colour bar: a CSS gradient and the labels below it, each with its place in per cent from the left."""
 
     gradient: str
-    ticks: tuple[str, ...]
+    ticks: tuple[tuple[float, str], ...]
     title: str
 
 

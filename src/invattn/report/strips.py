@@ -87,16 +87,12 @@ def error_maps(artifacts: Sequence[Artifact]) -> Part:
     found, left_out = collect(artifacts, _errors)
     low, high = _error_range([errors for _, (_, errors) in found])
     built = [(artifact, (pictured, _error_row(artifact, errors, low, high))) for artifact, (pictured, errors) in found]
-    first, last = round(np.log10(low)), round(np.log10(high))
-    step = max(1, -(-(last - first) // 6))
-    middle = [formatting.power_of_ten(exponent) for exponent in range(first, last + 1, step)]
-    exact = (last - first) % step == 0
     return Part(
         anchor="errors",
         strips=tuple(_group(built)),
         scale=Scale(
             gradient=pictures.gradient(pictures.ERROR_MAP),
-            ticks=tuple(middle if exact else [formatting.power_of_ten(first), formatting.power_of_ten(last)]),
+            ticks=_decades(low, high),
             title="difference on the 0–255 scale",
         )
         if built
@@ -115,7 +111,7 @@ def _errors(artifact: Artifact) -> tuple[Array, Array]:
 
 
 def _error_range(errors: Sequence[Array]) -> tuple[float, float]:
-    """Whole decades from the smallest typical difference to the largest one, at least three of them."""
+    """A scale from the smallest typical difference to the largest one, in whole decades but for an end at 255."""
     values = [np.ravel(array).astype(np.float64) for array in errors]
     positive = [v[np.isfinite(v) & (v > 0)] for v in values]
     if not any(v.size for v in positive):
@@ -124,7 +120,18 @@ def _error_range(errors: Sequence[Array]) -> tuple[float, float]:
     high = min(max(float(v.max()) for v in positive if v.size), 255.0)
     last = int(np.ceil(np.log10(high)))
     first = min(int(np.floor(np.log10(low))), last - 3)
-    return 10.0**first, 10.0**last
+    return 10.0**first, min(10.0**last, 255.0)
+
+
+def _decades(low: float, high: float) -> tuple[tuple[float, str], ...]:
+    """Labels of a logarithmic scale: some of its decades, and 255 where it ends there."""
+    first, length = round(np.log10(low)), float(np.log10(high / low))
+    step = -(-int(length) // 6)
+    places = range(0, int(length + 1e-9) + 1, step)
+    ticks = [(100.0 * place / length, formatting.power_of_ten(first + place)) for place in places]
+    if high < 255.0:
+        return tuple(ticks)
+    return (*[tick for tick in ticks if tick[0] < 94.0], (100.0, "255"))
 
 
 def _error_row(artifact: Artifact, errors: Array, low: float, high: float) -> Row:
@@ -155,7 +162,7 @@ def attention_maps(artifacts: Sequence[Artifact]) -> Part:
         strips=tuple(strips),
         scale=Scale(
             gradient=pictures.gradient(pictures.ATTENTION_MAP),
-            ticks=("smallest", "largest"),
+            ticks=((0.0, "smallest"), (100.0, "largest")),
             title="weight, map by map",
         )
         if strips

@@ -22,6 +22,8 @@ _STAND_INS = {name: f"#0101{index:02x}" for index, name in enumerate(_VARIABLES,
 
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "font.family": "sans-serif",
     "font.size": 11.0,
     "axes.labelsize": 11.0,

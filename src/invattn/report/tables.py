@@ -20,6 +20,7 @@ class TableRow:
     kind: str
     label: str
     mse: str
+    spread: str
     ssim: str
     v_score: str
     paper: tuple[str, str, str] | None
@@ -28,8 +29,7 @@ class TableRow:
     non_finite: str
     evaluations: str
     bound: str
-    train: str
-    test: str
+    seconds: str
     lost: bool
 
 
@@ -78,12 +78,12 @@ def _span(values: Sequence[int], noun: str) -> str:
 
 def _row(result: ReconstructionResult) -> TableRow:
     metrics, certificate, paper = result.metrics, result.certificate or {}, result.paper
-    spread = f" ± {formatting.error(metrics.mse_std, digits=1)}" if result.repeats > 1 else ""
     norm = NORMS.get(str(certificate.get("norm")), str(certificate.get("norm")))
     return TableRow(
         kind=result.attention,
         label=labels.kind(result.attention),
-        mse=formatting.error(metrics.mse, digits=2) + spread,
+        mse=formatting.error(metrics.mse, digits=2),
+        spread=formatting.error(metrics.mse_std, digits=1) if result.repeats > 1 else "",
         ssim=formatting.similarity(metrics.ssim),
         v_score=formatting.share(metrics.v_score),
         paper=None if paper is None else published_cells(paper),
@@ -92,8 +92,7 @@ def _row(result: ReconstructionResult) -> TableRow:
         non_finite=formatting.count(metrics.non_finite),
         evaluations=formatting.mean_and_most(metrics.evaluations_mean, metrics.evaluations_max),
         bound=f"{formatting.bound(certificate.get('bound'))} ({norm})" if certificate else "none",
-        train=formatting.duration(result.seconds.get("train")),
-        test=formatting.duration(result.seconds.get("test")),
+        seconds=" / ".join(formatting.duration(result.seconds.get(name)) for name in ("train", "test")),
         lost=not metrics.v_score >= 1.0,
     )
 

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from invattn._errors import ConvergenceError
+from invattn.lipschitz import held_estimates
 from invattn.norms import token_norm
+from invattn.solvers.steppers import AndersonStepper
 
 _MAX_STEPS = 500
 
@@ -32,8 +34,9 @@ def attach_gradient(branch: Callable[[Tensor], Tensor], target: Tensor, solved: 
         docs/certificate.md, "Consequences"; Bai et al. 2019 (implicit layers).
     """
     point = solved.detach().requires_grad_()
-    image = branch(point)
-    stepped = target - branch(solved.detach())
+    with held_estimates(branch):
+        image = branch(point)
+        stepped = target - branch(solved.detach())
     if not stepped.requires_grad:
         return solved
 
@@ -52,17 +55,21 @@ def attach_gradient(branch: Callable[[Tensor], Tensor], target: Tensor, solved: 
 
 
 def _solve_adjoint(transposed: Callable[[Tensor], Tensor], incoming: Tensor) -> Tensor:
-    """Iterate w <- v - J^T w until every sample's residual is small against its own v and w."""
+    """Iterate w <- v - J^T w, mixed where that is slow, until each residual is small against its sample's v and w."""
     relative = 1e-12 if incoming.dtype == torch.float64 else 1e-6
     solution = incoming
     residual = torch.zeros_like(token_norm(incoming))
+    stepper = AndersonStepper(depth=5, patience=4)
     for _ in range(_MAX_STEPS):
         defect = incoming - solution - transposed(solution)
         residual = token_norm(defect)
-        if bool((residual <= relative * torch.maximum(token_norm(incoming), token_norm(solution))).all()):
+        limit = relative * torch.maximum(token_norm(incoming), token_norm(solution))
+        done = residual <= limit
+        if bool(done.all()):
             return solution
-        solution = solution + defect
+        following = stepper.propose(solution.flatten(1), defect.flatten(1), residual, limit).view_as(solution)
+        solution = torch.where(done[:, None, None], solution, following)
     raise ConvergenceError(
         f"the adjoint of the inverse did not converge in {_MAX_STEPS} steps (residual {float(residual.max()):.2g}): "
-        "the branch is no contraction at this point. Use recipe='certified'."
+        "the branch is no contraction at this point, or hardly one. Use recipe='certified' or a smaller lipschitz."
     )

@@ -41,7 +41,7 @@ def test_arguments_of_the_process_are_the_default(
         (PermissionError(errno.EACCES, "Permission denied", "x"), 1, "error: x: Permission denied; check the perm"),
         (OSError("odd"), 1, "error: odd; check that the path"),
         (KeyboardInterrupt(), 130, "interrupted: run the same command again"),
-        (KeyboardInterrupt("continue with --resume"), 130, "interrupted: continue with --resume"),
+        (KeyboardInterrupt("stopped: continue with --resume"), 130, "stopped: continue with --resume"),
         (
             ModuleNotFoundError("No module", name="jinja2.sandbox"),
             1,

@@ -1,10 +1,9 @@
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from invattn.cli.values import InvalidValue, number_between, one_of, output_folder, some_of, whole_number
+from invattn.cli.values import InvalidValue, number_between, one_of, some_of, whole_number
 
 COLOURS = ("red", "green", "blue")
 
@@ -46,21 +45,9 @@ def test_valid_values(parse: Callable[[object], object], given: object, value: o
         (number_between(0, 1), "nan", "got 'nan'"),
         (number_between(0, math.inf), "inf", "above 0; got 'inf'"),
         (number_between(0, math.inf), True, "got True"),
-        (output_folder, "", "expected a folder"),
-        (output_folder, 3, "expected a folder"),
     ],
 )
 def test_invalid_values_say_what_was_expected(parse: Callable[[object], object], given: object, message: str) -> None:
     with pytest.raises(InvalidValue) as caught:
         parse(given)
     assert message in str(caught.value)
-
-
-def test_output_folder_may_be_new_but_not_below_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.touch()
-    assert output_folder(str(tmp_path / "a" / "b")) == str(tmp_path / "a" / "b")
-    assert not (tmp_path / "a").exists()
-    for place in (file, file / "a" / "b"):
-        with pytest.raises(InvalidValue, match=f"{file} is a file"):
-            output_folder(str(place))

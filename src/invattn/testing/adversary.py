@@ -1,0 +1,240 @@
+"""An adversary for Lipschitz bounds: gradient ascent to the inputs that a branch stretches most."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from invattn._names import check_name
+from invattn.branches import Branch, CertifiedAttention, RelaxedAttention
+from invattn.norms import token_norm
+
+STARTS = ("random", "large", "structured")
+"""Where a search may start: tokens of any log-normal scale, tokens of size 100 and more, or what the proof calls worst."""
+
+_SHARPNESS = 30.0  # of the soft maximum over restarts that shared weights climb
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The largest ratio |g(x) - g(y)| / |x - y| that was found, in |.|_{inf,2}: a LOWER bound of Lip(g).
+
+    Attributes:
+        ratio: The ratio.
+        point: x with shape (N, C), float64.
+        direction: A change of norm 1, shape (N, C).
+        step: y = x + step * direction; 0 where the ratio is that of the derivative at x.
+        branch: The branch it was found for, float64: a copy, with other weights where these were searched too.
+    """
+
+    ratio: float
+    point: Tensor
+    direction: Tensor
+    step: float
+    branch: Branch
+
+
+def largest_ratio(
+    branch: Branch,
+    *,
+    tokens: int,
+    restarts: int = 6,
+    steps: int = 40,
+    lr: float = 0.05,
+    starts: tuple[str, ...] = STARTS,
+    search_weights: bool = False,
+    generator: torch.Generator | None = None,
+) -> Stretch:
+    """Climb from several starts to where a branch stretches most.
+
+    Each start is climbed twice: by sum_j |(J^T w)_j|_2 for unit w in one token, whose supremum over x and w is
+    Lip(g) exactly (the best direction is known in closed form), and by finite pairs (x, y).
+
+    Args:
+        branch: g; it is copied and left as it is.
+        tokens: N.
+        restarts: How many starts; each costs two searches, all of them in one batch.
+        steps: Ascent steps of each search.
+        lr: Step size of Adam, relative to the size of the tokens.
+        starts: Kinds of start, from :data:`STARTS`, used in turn.
+        search_weights: Climb the weights too. A certified branch scales itself, so it stays within its own bound.
+        generator: Where the starts come from; None is torch's default generator.
+
+    Returns:
+        The best ratio found; a proven bound of Lip(g) must never be below it.
+
+    Raises:
+        ValueError: If a kind of start is unknown or there is nothing to search.
+    """
+    if tokens < 1 or restarts < 1 or not starts:
+        raise ValueError(f"tokens, restarts and starts must not be empty; got {tokens}, {restarts}, {starts}.")
+    for name in starts:
+        check_name(name, STARTS, what="kind of start")
+    victim = copy.deepcopy(branch).double().eval().requires_grad_(search_weights)
+    rows = torch.randint(tokens, (restarts,), generator=generator)
+    kinds = [starts[r % len(starts)] for r in range(restarts)]
+    points = torch.stack([_start(victim, tokens, int(rows[r]), kinds[r], generator) for r in range(restarts)])
+    found = [
+        _climb(_Slopes(points, rows, generator), copy.deepcopy(victim), steps=steps, lr=lr),
+        _climb(_Pairs(points, generator), copy.deepcopy(victim), steps=steps, lr=lr),
+    ]
+    return max(found, key=lambda stretch: stretch.ratio)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One ratio a restart, with its witnesses: (R,), (R, N, C), (R, N, C), (R,)."""
+
+    ratio: Tensor
+    point: Tensor
+    direction: Tensor
+    step: Tensor
+
+
+class _Search(ABC):
+    """What is climbed: leaves, and a differentiable ratio for each restart."""
+
+    def __init__(self, points: Tensor) -> None:
+        size = token_norm(points).clamp_min(1e-3)
+        self.log_size = size.log().requires_grad_()
+        self.shape = (points / size[:, None, None]).requires_grad_()
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        return [self.log_size, self.shape]
+
+    def point(self) -> Tensor:
+        return self.log_size.exp()[:, None, None] * self.shape
+
+    @abstractmethod
+    def measure(self, branch: Branch) -> _Measured:
+        """Return the ratios at the present leaves."""
+
+
+class _Slopes(_Search):
+    """sum_j |(J^T w)_j|_2 with w = (unit vector) in one token: the derivative's norm, seen from the output."""
+
+    def __init__(self, points: Tensor, rows: Tensor, generator: torch.Generator | None) -> None:
+        super().__init__(points)
+        self._rows = torch.nn.functional.one_hot(rows, points.shape[1]).to(points.dtype)
+        self._output = _normal(points[:, 0].shape, generator).requires_grad_()
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        return [*super().leaves, self._output]
+
+    def measure(self, branch: Branch) -> _Measured:
+        point = self.point()
+        cotangent = self._rows[:, :, None] * _unit(self._output)[:, None, :]
+        (pulled,) = torch.autograd.grad(branch(point), point, cotangent, create_graph=True)
+        lengths = torch.linalg.vector_norm(pulled, dim=-1)
+        return _Measured(lengths.sum(dim=-1), point, _unit(pulled), torch.zeros_like(self.log_size))
+
+
+class _Pairs(_Search):
+    """|g(x) - g(y)| / |x - y| with y = x + step * direction, every token moved by the same length."""
+
+    def __init__(self, points: Tensor, generator: torch.Generator | None) -> None:
+        super().__init__(points)
+        self._direction = _normal(points.shape, generator).requires_grad_()
+        self._log_step = (self.log_size.detach() - 3 * _normal(points.shape[:1], generator).abs()).requires_grad_()
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        return [*super().leaves, self._direction, self._log_step]
+
+    def measure(self, branch: Branch) -> _Measured:
+        point, direction = self.point(), _unit(self._direction)
+        # Below 1e-5 of the size the difference of two float64 numbers would be measured, not the branch.
+        step = torch.maximum(self._log_step.exp(), 1e-5 * (1 + token_norm(point.detach())))
+        other = point + step[:, None, None] * direction
+        change = token_norm(branch(other) - branch(point)) / token_norm((other - point).detach())
+        return _Measured(change, point, direction, step)
+
+
+def _climb(search: _Search, branch: Branch, *, steps: int, lr: float) -> Stretch:
+    """Ascend every restart's ratio by Adam and keep the best that was seen."""
+    weights = [parameter for parameter in branch.parameters() if parameter.requires_grad]
+    groups = [{"params": search.leaves, "lr": lr}, *([{"params": weights, "lr": lr / 2}] if weights else [])]
+    optimizer = torch.optim.Adam(groups)
+    best: Stretch | None = None
+    for _ in range(steps + 1):
+        measured = search.measure(branch)
+        best = _better(best, measured, branch, copy_branch=bool(weights))
+        optimizer.zero_grad()
+        objective = torch.logsumexp(_SHARPNESS * measured.ratio, dim=0) if weights else measured.ratio.sum()
+        (-objective).backward()  # type: ignore[no-untyped-call]
+        for leaf in (*search.leaves, *weights):
+            if leaf.grad is not None:
+                torch.nan_to_num_(leaf.grad)
+        optimizer.step()
+    assert best is not None
+    return best
+
+
+def _better(best: Stretch | None, measured: _Measured, branch: Branch, *, copy_branch: bool) -> Stretch:
+    ratios = measured.ratio.detach()
+    index = int(ratios.nan_to_num(nan=-1.0).argmax())
+    if best is not None and not float(ratios[index]) > best.ratio:
+        return best
+    return Stretch(
+        ratio=float(ratios[index]),
+        point=measured.point[index].detach().clone(),
+        direction=measured.direction[index].detach().clone(),
+        step=float(measured.step[index].detach()),
+        branch=copy.deepcopy(branch) if copy_branch else branch,
+    )
+
+
+def _start(branch: Branch, tokens: int, row: int, kind: str, generator: torch.Generator | None) -> Tensor:
+    """Return one start, shape (N, C)."""
+    noise = _normal((tokens, branch.channels), generator)
+    spread = float(_normal((), generator))
+    if kind == "random":
+        return noise * float(torch.tensor(1.5 * spread).exp())
+    if kind == "large" or not isinstance(branch, CertifiedAttention | RelaxedAttention):
+        return noise * 10 ** (2 + abs(spread))
+    return _structured(branch, noise, row, generator)
+
+
+@torch.no_grad()
+def _structured(
+    branch: CertifiedAttention | RelaxedAttention, noise: Tensor, row: int, generator: torch.Generator | None
+) -> Tensor:
+    """Two antipodal clusters of tokens with long keys, and a query of 0: where the proof's inequalities are tight.
+
+    A query of 0 is the most sensitive one; keys of full length answer it most; values that go with the keys turn
+    the change of weights into a change of the output.
+    """
+    zero = torch.zeros(1, 1, branch.channels, dtype=noise.dtype)
+    query, key = (_affine(lambda x, f=factor: branch.score(x)[f], zero) for factor in (0, 1))
+    value = _affine(lambda x: branch.value(x), zero)
+    signs = torch.where(torch.rand(noise.shape[0], 1, generator=generator, dtype=noise.dtype) < 0.5, -1.0, 1.0)
+    length = 10 ** float(torch.rand((), generator=generator, dtype=noise.dtype))
+    along_key, along_value = (_strongest(matrix) for matrix in (key[0], value[0]))
+    points = signs * (length * along_key + 0.4 * along_value) + 0.01 * noise
+    points = points - torch.linalg.pinv(value[0]) @ value[1]
+    points[row] = -torch.linalg.pinv(query[0]) @ query[1]
+    return points
+
+
+def _affine(function: torch.types._Callable[[Tensor], Tensor], zero: Tensor) -> tuple[Tensor, Tensor]:
+    raise NotImplementedError
+
+
+def _strongest(matrix: Tensor) -> Tensor:
+    """Return the input that the matrix answers with length 1 at least effort."""
+    _, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
+    return right[0] / sizes[0].clamp_min(1e-12)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min(1e-300)
+
+
+def _normal(shape: torch.Size | tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=generator)

@@ -1,0 +1,98 @@
+"""Slow and simple computations that the laws compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+def require(condition: bool | Tensor, message: str) -> None:
+    """Raise AssertionError with this message unless the condition holds."""
+    if not bool(condition):
+        raise AssertionError(message)
+
+
+def require_close(actual: Tensor, expected: Tensor, *, tolerance: float, what: str) -> None:
+    """Raise unless two tensors have the same shape and dtype and agree.
+
+    Args:
+        actual: What the law is about.
+        expected: The oracle's.
+        tolerance: What the largest difference may be, in units of max(1, largest expected magnitude).
+        what: What is compared, for the message.
+    """
+    require(
+        actual.shape == expected.shape and actual.dtype == expected.dtype,
+        f"{what} has shape {tuple(actual.shape)} and {actual.dtype}; expected {tuple(expected.shape)} and "
+        f"{expected.dtype}.",
+    )
+    if not actual.numel():
+        return
+    difference = float((actual - expected).detach().abs().max())
+    limit = tolerance * max(1.0, float(expected.detach().abs().max()))
+    require(difference <= limit, f"{what} is off by {difference:.3g}; allowed are {limit:.3g}.")
+
+
+def token_size(tokens: Tensor) -> Tensor:
+    """Return max over tokens of the channel norm, shape (B,), for tokens (B, N, C) or images (B, C, H, W)."""
+    channel = 1 if tokens.dim() == 4 else -1
+    largest: Tensor = tokens.detach().double().norm(dim=channel).flatten(1).amax(dim=1)
+    return largest
+
+
+def dense_jacobian(function: Callable[[Tensor], Tensor], x: Tensor, *, create_graph: bool = False) -> Tensor:
+    """Return the Jacobian of every sample by reverse differentiation, one output entry at a time.
+
+    Args:
+        function: A map of batches whose samples are independent.
+        x: Its input with shape (B, ...).
+        create_graph: Whether the Jacobian can be differentiated in turn, by x and by the parameters.
+
+    Returns:
+        A tensor with shape (B, outputs, inputs), both counted per sample.
+    """
+    with torch.enable_grad():
+        point = x if create_graph and x.requires_grad else x.detach().clone().requires_grad_()
+        image = function(point).flatten(1)
+        rows = [
+            torch.autograd.grad(image[:, d].sum(), point, retain_graph=True, create_graph=create_graph)[0].flatten(1)
+            for d in range(image.shape[1])
+        ]
+    return torch.stack(rows, dim=1)
+
+
+def dense_log_det(branch: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return log|det(I + J)| from the dense Jacobian, shape (B,), differentiable in x and in the parameters."""
+    jacobian = dense_jacobian(branch, x, create_graph=True)
+    identity = torch.eye(jacobian.shape[-1], dtype=x.dtype, device=x.device)
+    log_det: Tensor = torch.linalg.slogdet(identity + jacobian).logabsdet
+    return log_det
+
+
+def gradients(value: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return the gradients of a scalar, with zeros where an input is not used."""
+    if not value.requires_grad:
+        return [torch.zeros_like(entry) for entry in inputs]
+    return list(torch.autograd.grad(value, list(inputs), materialize_grads=True))
+
+
+def trainable(module: nn.Module) -> list[Tensor]:
+    """Return the parameters that require a gradient."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode, and every part of it back into its own mode afterwards."""
+    parts = list(module.modules())
+    before = [part.training for part in parts]
+    for part in parts:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, mode in zip(parts, before, strict=True):
+            part.training = mode

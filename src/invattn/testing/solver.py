@@ -1,0 +1,90 @@
+"""The laws of a solver."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from invattn.branches import Branch
+from invattn.solvers import Solution, Solver, Status
+from invattn.testing.oracles import evaluation_mode, require, token_size
+
+
+class _Counted:
+    """A branch that counts how often it is evaluated."""
+
+    def __init__(self, branch: Branch) -> None:
+        self.branch = branch
+        self.calls = 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.branch(x)
+
+
+def check_solver(solver: Solver, branch: Branch, x: Tensor, *, generator: torch.Generator | None = None) -> None:
+    """Check a solver on one certified branch: its report is true, whatever it found.
+
+    The residual is recomputed, the error is compared with its bound, a NaN stays in its sample, and neither the
+    start nor the other samples matter.
+
+    Args:
+        solver: The solver.
+        branch: A certified branch; evaluated in evaluation mode.
+        x: Tokens to recover, shape (B, N, C), B >= 2.
+        generator: Where the distant start comes from; None is torch's default generator.
+
+    Raises:
+        AssertionError: If a law is broken.
+    """
+    with evaluation_mode(branch), torch.no_grad():
+        z = x + branch(x)
+        lipschitz = branch.lipschitz_bound().value
+        kept, counted = z.clone(), _Counted(branch)
+        solution = solver.solve(counted, z, lipschitz=lipschitz)
+        require(torch.equal(z, kept), "the solver changed its target.")
+        steps = int(solution.num_steps.max())
+        require(counted.calls == steps + 1, f"g was evaluated {counted.calls} times; {steps} steps were reported.")
+        _check_report(branch, z, solution)
+        _check_error(solution, x, "from the usual start")
+        _check_non_finite(solver, branch, x, z, lipschitz)
+        far = z + 1e3 * torch.randn(z.shape, dtype=z.dtype, device=z.device, generator=generator)
+        for start, words in ((torch.zeros_like(z), "from zero"), (far, "from a distant start")):
+            other = solver.solve(branch, z, start=start, lipschitz=lipschitz)
+            _check_report(branch, z, other)
+            _check_error(other, x, words)
+        _check_error(solver.solve(branch, z[:1], lipschitz=lipschitz), x[:1], "alone")
+        unbounded = solver.solve(branch, z)
+        require(unbounded.error_bound is None, "an error bound was given without a Lipschitz bound.")
+
+
+def _check_report(branch: Branch, z: Tensor, solution: Solution) -> None:
+    require(
+        solution.value.shape == z.shape and solution.value.dtype == z.dtype, "the value has another shape or dtype."
+    )
+    residual = token_size(solution.value + branch(solution.value) - z)
+    scale = token_size(z) + token_size(solution.value)
+    slack = 16 * torch.finfo(z.dtype).eps * scale
+    worst = float(((solution.residual - residual).abs() - slack).max())
+    require(worst <= 0, "the reported residual is not that of the returned value.")
+    agree = solution.converged == (solution.status == int(Status.CONVERGED))
+    require(agree.all(), "status and converged contradict each other.")
+
+
+def _check_error(solution: Solution, x: Tensor, words: str) -> None:
+    require(solution.error_bound is not None, "no error bound was given with a Lipschitz bound.")
+    assert solution.error_bound is not None
+    excess = float((token_size(solution.value - x) - solution.error_bound).max())
+    require(excess <= 0, f"{words}, the error exceeds its bound by {excess:.3g}.")
+
+
+def _check_non_finite(solver: Solver, branch: Branch, x: Tensor, z: Tensor, lipschitz: float) -> None:
+    damaged = z.clone()
+    damaged[0, 0, 0] = torch.nan
+    solution = solver.solve(branch, damaged, lipschitz=lipschitz)
+    require(int(solution.status[0]) == int(Status.NON_FINITE), "a sample with a NaN is not reported as non-finite.")
+    require(not solution.converged[0], "a sample with a NaN is reported as converged.")
+    alone = solver.solve(branch, z[1:], lipschitz=lipschitz)
+    require(torch.equal(alone.status, solution.status[1:]), "a NaN in one sample changed the status of another.")
+    rest = Solution(*(None if part is None else part[1:] for part in vars(solution).values()))  # type: ignore[arg-type]
+    _check_error(rest, x[1:], "beside a sample with a NaN")
