@@ -14,7 +14,6 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -123,8 +122,8 @@ class Run:
         buffer = io.BytesIO()
         state = {"step": self.step, "losses": self.losses}
         torch.save(state | {"model": self.flow.state_dict(), "optimizer": self.optimizer.state_dict()}, buffer)
-        if self.step == self.options.die_at:
-            _die_in(self.options.die_in)
+        if self.step == self.options.die_at_save:
+            _die_instead_of_renaming()
         atomic_write(self.checkpoint, buffer.getvalue())
         self._say(f"saved step {self.step}")
 
@@ -170,21 +169,13 @@ def _generator(*purpose: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big"))
 
 
-def _die_in(moment: str) -> None:
-    """Make the next file to be written the last act of this process."""
+def _die_instead_of_renaming() -> None:
+    """Make the next file to be written the last act of this process: complete, but not yet under its name."""
 
-    def die(*_: Any) -> None:
+    def die(source: Path, target: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def write_half(descriptor: int, data: memoryview) -> None:
-        write(descriptor, data[: len(data) // 2])
-        die()
-
-    write = os.write
-    if moment == "write":
-        os.write = write_half  # type: ignore[assignment]
-    else:
-        os.replace = die  # type: ignore[assignment]
+    os.replace = die  # type: ignore[assignment]
 
 
 def _load_torch() -> None:
@@ -214,9 +205,8 @@ def main() -> None:
     parser.add_argument("--save-every", type=int, default=5)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--bypass-forward", action="store_true", help="call a method that DDP does not see")
-    parser.add_argument("--hold-at", type=int, help="stop process 1 for ever in the middle of this step")
-    parser.add_argument("--die-in", choices=("write", "rename"), help="kill process 0 in the middle of a save")
-    parser.add_argument("--die-at", type=int, help="... of the state after so many steps")
+    parser.add_argument("--hold-at", type=int, help="stop process 1 for ever before the gradient of this step")
+    parser.add_argument("--die-at-save", type=int, help="kill process 0 in the middle of the save after this step")
     options = parser.parse_args()
     options.folder.mkdir(exist_ok=True)
     _load_torch()

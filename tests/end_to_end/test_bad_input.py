@@ -6,6 +6,7 @@ import pickle
 import resource
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +19,25 @@ from PIL import Image
 from invattn.cli.main import main
 from invattn.records import read_record
 
-QUICK = "--attention gaussian --epochs 1 --repeats 1 --train-size 4 --test-size 2 --batch-size 2".split()
+QUICK = ["--attention=gaussian", "--epochs=1", "--repeats=1", "--train-size=4", "--test-size=2", "--batch-size=2"]
 
 ErrorLine = Callable[..., str]
-Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def error_line(capsys: pytest.CaptureFixture[str]) -> ErrorLine:
+    """Run a quick ``invattn reconstruct`` that must fail with status 1; return the one line of error."""
+
+    def run(*arguments: object) -> str:
+        capsys.readouterr()
+        assert main(["reconstruct", *QUICK, *map(str, arguments)]) == 1
+        errors = capsys.readouterr().err.splitlines()
+        lines = [line for line in errors if line.startswith("invattn: ")]
+        assert lines == errors[-1:], errors
+        assert not any("Traceback" in line for line in errors)
+        return lines[0]
+
+    return run
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -151,7 +167,7 @@ def test_a_full_disk_leaves_the_old_result(
         return write(descriptor, data)
 
     monkeypatch.setattr(os, "write", full)
-    line = error_line("--output", out, "--seed", 1)
+    line = error_line("--output", out)
     assert "results.json" in line
     assert "No space left on device" in line
     after = contents(out)
@@ -160,38 +176,38 @@ def test_a_full_disk_leaves_the_old_result(
     assert not [name for name in after if name.endswith(".tmp")]
 
 
-@pytest.mark.parametrize("kilobytes", [4, 40])
-def test_a_limit_on_file_sizes_leaves_no_part_of_a_file(kilobytes: int, start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kilobytes", [1, 8, 64])
+def test_a_limit_on_file_sizes_leaves_no_part_of_a_file(kilobytes: int, error_line: ErrorLine, tmp_path: Path) -> None:
     out = tmp_path / "out"
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, kilobytes * 1024))
-
-    process = start("reconstruct", *QUICK, "--output", out, preexec=limit)
-    errors = process.communicate(timeout=120)[1]
-    assert process.returncode == 1, errors
-    assert errors.splitlines()[-1].startswith("invattn: error: ")
-    assert "File too large" in errors.splitlines()[-1]
-    assert "Traceback" not in errors
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, before[1]))
+    try:
+        line = error_line("--output", out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "File too large" in line
     assert not [name for name in contents(out) if name.endswith(".tmp")]
     assert not (out / "report.html").exists()
 
 
-def test_an_interrupted_training_continues_to_the_same_result(start: Start, tmp_path: Path) -> None:
-    options = ["--attention", "gaussian", "--epochs", "60", "--repeats", "1", "--train-size", "64", "--test-size", "2"]
-    out = tmp_path / "out"
-    process = start("reconstruct", *options, "--batch-size", "4", "--output", out)
+def test_an_interrupted_training_continues_to_the_same_result(tmp_path: Path) -> None:
+    options = ["--attention=gaussian", "--epochs=40", "--repeats=1", "--train-size=64", "--test-size=2"]
+    command = ["reconstruct", *options, "--batch-size=4", "--output"]
+    program = "import sys; from invattn.cli.main import main; sys.exit(main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *command, tmp_path / "stopped"], stderr=subprocess.PIPE, text=True
+    )
     assert process.stderr is not None
     while "train" not in process.stderr.readline():
         assert process.poll() is None
-    time.sleep(1.0)
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130, errors
     assert "--resume" in errors.splitlines()[-1]
-    assert not (out / "results.json").exists()
-    assert main(["reconstruct", *options, "--batch-size", "4", "--output", str(out), "--resume"]) == 0
-    assert main(["reconstruct", *options, "--batch-size", "4", "--output", str(tmp_path / "straight")]) == 0
-    continued, straight = (read_record(folder / "results.json") for folder in (out, tmp_path / "straight"))
+    assert not (tmp_path / "stopped" / "results.json").exists()
+    assert main([*command, str(tmp_path / "stopped"), "--resume"]) == 0
+    assert main([*command, str(tmp_path / "straight")]) == 0
+    continued, straight = (read_record(tmp_path / name / "results.json") for name in ("stopped", "straight"))
     assert continued.results[0].metrics == straight.results[0].metrics
     assert continued.results[0].train_loss == straight.results[0].train_loss

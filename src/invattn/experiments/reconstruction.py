@@ -9,7 +9,6 @@ from importlib.metadata import version
 import torch
 
 import invattn
-from invattn._errors import DataError
 from invattn.data import ImageData, load_reconstruction_data
 from invattn.experiments.cell_runner import Workload, run_cell
 from invattn.experiments.cells import Cell, CellResult, finished_result, make_cells, store_result
@@ -36,6 +35,7 @@ def run(config: ReconstructionConfig, progress: Progress) -> ReconstructionRecor
 
     Raises:
         DataError: If the data or the output cannot be used; one line that says what to do.
+        OSError: If a file cannot be written; it names the file, and finished cells are kept.
         Interrupted: On Ctrl-C; the message says how to continue.
 
     References:
@@ -57,6 +57,7 @@ def run_variants(config: ReconstructionConfig, variants: Sequence[Variant], prog
 
     Raises:
         DataError: As ``run``.
+        OSError: As ``run``.
         Interrupted: As ``run``.
         ValueError: If two variants have one name.
     """
@@ -77,11 +78,6 @@ def run_variants(config: ReconstructionConfig, variants: Sequence[Variant], prog
         raise Interrupted(
             f"interrupted: finished cells and the state of the training are in {config.output / 'cells'}. "
             "Run the same command with --resume to continue."
-        ) from None
-    except OSError as error:
-        raise DataError(
-            f"cannot write {error.filename or config.output}: {error.strerror or error}. Make room or choose another "
-            "--output; finished cells are kept."
         ) from None
     return record
 

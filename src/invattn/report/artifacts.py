@@ -34,6 +34,8 @@ _DIMENSIONS = {
     "attention_maps": 3,
     "losses": 1,
 }
+# What numpy and zipfile raise for a file that is cut, altered, pickled or no archive at all (a bare array is none).
+_DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 _PICTURES = ("originals", "reconstructions", "attention_image")
 
 
@@ -67,11 +69,12 @@ class Artifact:
             MissingPartError: If one is absent, empty, unreadable or of the wrong shape.
         """
         try:
-            with np.load(self._path, allow_pickle=False) as stored:
+            # Opened here: numpy leaves the file open if it turns out to be damaged.
+            with self._path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 return [self._checked(stored, name) for name in names]
         except FileNotFoundError:
             raise MissingPartError("the run stored no arrays for figures") from None
-        except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+        except _DAMAGE:
             raise MissingPartError(f"the stored file {self._path.name} is damaged") from None
 
     def _checked(self, stored: Any, name: str) -> Array:

@@ -109,6 +109,8 @@ def _scale(axes: Axes, chart: Chart) -> None:
             axis.set_major_locator(LogLocator(base=10.0, numticks=8))
             axis.set_minor_locator(NullLocator())
             axis.set_major_formatter(formatter)
+    if not chart.log_y:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
     if not chart.log_x and chart.whole_x:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
     if chart.x_limits is not None:

@@ -46,7 +46,8 @@ def share(value: float | None, *, decimals: int = 3) -> str:
         return "100%" if decimals == 0 else f"{100:.{decimals}f}%"
     scale = 10**decimals
     # The small term keeps a share such as 0.29 (28.999999999999996 per cent in floating point) at its own value.
-    return f"{math.floor(value * 100 * scale + 1e-6) / scale:.{decimals}f}%"
+    steps = math.floor(value * 100 * scale + 1e-6)
+    return f"{(min(steps, 100 * scale - 1) if value < 1.0 else steps) / scale:.{decimals}f}%"
 
 
 def bound(value: float | None) -> str:

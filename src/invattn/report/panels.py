@@ -83,7 +83,7 @@ def lipschitz_curves(artifacts: Sequence[Artifact]) -> Part:
 
 def _constants(artifact: Artifact) -> tuple[Array, Array, Array]:
     values, steps, curves = artifact.take("curve_c", "curve_steps", "curve_error")
-    if curves.shape != (len(values), len(steps)):
+    if curves.shape != (len(values), len(steps)) or not np.isfinite(values).all():
         raise MissingPartError("the stored arrays do not fit together")
     return values, steps, curves
 

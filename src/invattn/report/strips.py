@@ -140,7 +140,7 @@ def _error_row(artifact: Artifact, errors: Array, low: float, high: float) -> Ro
         largest = float(np.max(values))
         cells.append(
             Cell(
-                uri=pictures.png(pictures.log_heat(values, low=low, high=high)),
+                uri=pictures.log_heat(values, low=low, high=high),
                 alt=f"error of test image {number} by {artifact.label}, at most {formatting.error(largest, digits=1)}",
                 caption=_short(largest),
             )
@@ -186,7 +186,7 @@ def _attention_row(artifact: Artifact) -> Row:
     for mark, weights in zip(marks, maps, strict=False):
         caption = _range_in_uniform(weights)
         alt = f"weights of query {mark[2]} of {name}: {caption} times uniform"
-        uri = pictures.png(pictures.linear_heat(weights))
+        uri = pictures.linear_heat(weights)
         cells.append(Cell(uri=uri, alt=alt, caption=f"{caption}×", marks=(mark,)))
     return Row(label=labels.kind(artifact.attention), kind=artifact.attention, cells=tuple(cells))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +15,9 @@ from invattn.branches import Branch, CertifiedAttention, RelaxedAttention
 from invattn.norms import token_norm
 
 STARTS = ("random", "large", "structured")
-"""Where a search may start: tokens of any log-normal scale, tokens of size 100 and more, or what the proof calls worst."""
+"""Where a search may start: tokens of any log-normal scale, of size 100 and more, or what the proof calls worst."""
 
+_PATHS = ("score.query", "score.key", "value")
 _SHARPNESS = 30.0  # of the soft maximum over restarts that shared weights climb
 
 
@@ -78,11 +80,37 @@ def largest_ratio(
     rows = torch.randint(tokens, (restarts,), generator=generator)
     kinds = [starts[r % len(starts)] for r in range(restarts)]
     points = torch.stack([_start(victim, tokens, int(rows[r]), kinds[r], generator) for r in range(restarts)])
-    found = [
-        _climb(_Slopes(points, rows, generator), copy.deepcopy(victim), steps=steps, lr=lr),
-        _climb(_Pairs(points, generator), copy.deepcopy(victim), steps=steps, lr=lr),
-    ]
+    slopes = _Slopes(points, rows, generator)
+    pairs = _Pairs(points, slopes.measure(victim).direction, generator)
+    found = [_climb(search, copy.deepcopy(victim), steps=steps, lr=lr) for search in (slopes, pairs)]
     return max(found, key=lambda stretch: stretch.ratio)
+
+
+@torch.no_grad()
+def separate_channels(branch: CertifiedAttention, *, generator: torch.Generator | None = None) -> None:
+    """Draw new weights, in place, with which queries, keys and values read disjoint groups of channels.
+
+    Then each path can be stretched without the others, which is where the proof loses least; the output map is drawn
+    large, so that the branch is at its budget. A start for ``largest_ratio(..., search_weights=True)``.
+
+    Args:
+        branch: A certified branch with at least 3 channels.
+        generator: Where the weights come from; None is torch's default generator.
+
+    Raises:
+        ValueError: If there are fewer than 3 channels.
+    """
+    if branch.channels < 3:
+        raise ValueError(f"three groups need at least 3 channels; got {branch.channels}.")
+    for name, parameter in branch.named_parameters():
+        drawn = _normal(parameter.shape, generator).to(parameter) / branch.channels**0.5
+        parameter.copy_(torch.zeros_like(drawn) if name.endswith("bias") else drawn)
+    branch.output.weight.mul_(10)
+    groups = torch.arange(branch.channels) * 3 // branch.channels
+    for name, part in branch.named_modules():
+        if name in _PATHS:
+            reads = part.get_parameter("weight")
+            reads.mul_((groups == _PATHS.index(name)).to(reads))
 
 
 @dataclass(frozen=True)
@@ -132,15 +160,15 @@ class _Slopes(_Search):
         cotangent = self._rows[:, :, None] * _unit(self._output)[:, None, :]
         (pulled,) = torch.autograd.grad(branch(point), point, cotangent, create_graph=True)
         lengths = torch.linalg.vector_norm(pulled, dim=-1)
-        return _Measured(lengths.sum(dim=-1), point, _unit(pulled), torch.zeros_like(self.log_size))
+        return _Measured(lengths.sum(dim=-1), point, _unit(pulled.detach()), torch.zeros_like(lengths[:, 0]))
 
 
 class _Pairs(_Search):
     """|g(x) - g(y)| / |x - y| with y = x + step * direction, every token moved by the same length."""
 
-    def __init__(self, points: Tensor, generator: torch.Generator | None) -> None:
+    def __init__(self, points: Tensor, directions: Tensor, generator: torch.Generator | None) -> None:
         super().__init__(points)
-        self._direction = _normal(points.shape, generator).requires_grad_()
+        self._direction = directions.clone().requires_grad_()
         self._log_step = (self.log_size.detach() - 3 * _normal(points.shape[:1], generator).abs()).requires_grad_()
 
     @property
@@ -210,9 +238,9 @@ def _structured(
     A query of 0 is the most sensitive one; keys of full length answer it most; values that go with the keys turn
     the change of weights into a change of the output.
     """
-    zero = torch.zeros(1, 1, branch.channels, dtype=noise.dtype)
-    query, key = (_affine(lambda x, f=factor: branch.score(x)[f], zero) for factor in (0, 1))
-    value = _affine(lambda x: branch.value(x), zero)
+    query = _affine(lambda x: branch.score(x)[0], branch.channels)
+    key = _affine(lambda x: branch.score(x)[1], branch.channels)
+    value = _affine(branch.value, branch.channels)
     signs = torch.where(torch.rand(noise.shape[0], 1, generator=generator, dtype=noise.dtype) < 0.5, -1.0, 1.0)
     length = 10 ** float(torch.rand((), generator=generator, dtype=noise.dtype))
     along_key, along_value = (_strongest(matrix) for matrix in (key[0], value[0]))
@@ -222,18 +250,27 @@ def _structured(
     return points
 
 
-def _affine(function: torch.types._Callable[[Tensor], Tensor], zero: Tensor) -> tuple[Tensor, Tensor]:
-    raise NotImplementedError
+def _affine(function: Callable[[Tensor], Tensor], channels: int) -> tuple[Tensor, Tensor]:
+    """Return A with shape (d, C) and a with shape (d,) of an affine map of one token."""
+    zero = torch.zeros(channels, dtype=torch.float64)
+
+    def single(token: Tensor) -> Tensor:
+        return function(token[None, None]).flatten()
+
+    matrix: Tensor = torch.func.jacrev(single)(zero)
+    return matrix, single(zero)
 
 
 def _strongest(matrix: Tensor) -> Tensor:
     """Return the input that the matrix answers with length 1 at least effort."""
     _, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
-    return right[0] / sizes[0].clamp_min(1e-12)
+    strongest: Tensor = right[0] / sizes[0].clamp_min(1e-12)
+    return strongest
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    return vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min(1e-300)
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors / lengths.clamp_min(1e-300)
 
 
 def _normal(shape: torch.Size | tuple[int, ...], generator: torch.Generator | None) -> Tensor:

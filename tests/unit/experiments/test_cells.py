@@ -46,7 +46,8 @@ def test_the_key_depends_on_what_the_numbers_depend_on() -> None:
         cell_key(Variant("gaussian", Certified(ratio=1.0), "certified"), 0, config, "f", 64),
         cell_key(Variant("gaussian", Released(), "certified"), 0, config, "f", 64),
     ]
-    for change in ({"epochs": 5}, {"lr": 0.1}, {"lipschitz": 0.5}, {"seed": 1}, {"iterations": 7}, {"solver": "picard"}):
+    changes: list[dict[str, Any]] = [{"epochs": 5}, {"lr": 0.1}, {"lipschitz": 0.5}, {"seed": 1}, {"iterations": 7}]
+    for change in [*changes, {"solver": "picard"}]:
         others.append(cell_key(variant, 0, replace(config, **change), "f", 64))
     assert len({base, *others}) == 1 + len(others)
     same = replace(config, repeats=9, output=Path("elsewhere"), resume=True, data="x", attention="gaussian")

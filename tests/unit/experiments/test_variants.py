@@ -1,12 +1,13 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from invattn import RECIPES
 from invattn.experiments.reconstruction import ReconstructionConfig
-from invattn.experiments.variants import choose_solver, named_variants
+from invattn.experiments.variants import ACCURATE, choose_solver, named_variants
 from invattn.recipes import Certified, Paper, Recipe, Released, ReleasedGenerative, Unconstrained
-from invattn.solvers import Adaptive, Anderson, Picard, Solver
+from invattn.solvers import Anderson, Picard, Solver
 
 
 def test_every_recipe_has_a_variant() -> None:
@@ -20,8 +21,8 @@ def test_every_recipe_has_a_variant() -> None:
 @pytest.mark.parametrize(
     ("recipe", "name", "iterations", "expected"),
     [
-        (Certified(), "default", None, None),
-        (Certified(), "default", 30, Adaptive(max_steps=30)),
+        (Certified(), "default", None, ACCURATE),
+        (Certified(), "default", 30, replace(ACCURATE, max_steps=30)),
         (Certified(), "picard", None, Picard(max_steps=100)),
         (Certified(), "anderson", 9, Anderson(max_steps=9)),
         (Paper(), "default", None, Picard(max_steps=100, early_stop=False)),
@@ -29,13 +30,11 @@ def test_every_recipe_has_a_variant() -> None:
         (Released(), "default", 100, Picard(max_steps=100, early_stop=False)),
         (ReleasedGenerative(), "picard", None, Picard(max_steps=50, early_stop=False)),
         (Unconstrained(), "default", None, Picard(max_steps=50, early_stop=False)),
-        (Unconstrained(), "adaptive", None, Adaptive()),
+        (Unconstrained(), "adaptive", None, ACCURATE),
         (Released(), "anderson", None, Anderson()),
     ],
 )
-def test_the_solver_of_each_recipe(
-    recipe: Recipe, name: str, iterations: int | None, expected: Solver | None
-) -> None:
+def test_the_solver_of_each_recipe(recipe: Recipe, name: str, iterations: int | None, expected: Solver) -> None:
     assert choose_solver(recipe, name=name, iterations=iterations) == expected
 
 

@@ -43,8 +43,9 @@ def _damaged(originals: Array, *, certified: bool, generator: np.random.Generato
     noise = generator.standard_normal(originals.shape) * (2e-5 if certified else 3e-3)
     if not certified:
         lost = generator.random(len(originals)) < 0.25
-        blocks = generator.standard_normal((len(originals), originals.shape[1] // 4 + 1, originals.shape[2] // 4 + 1, 3))
-        coarse = blocks.repeat(4, axis=1).repeat(4, axis=2)[:, : originals.shape[1], : originals.shape[2]]
+        count, height, width, _ = originals.shape
+        blocks = generator.standard_normal((count, height // 4 + 1, width // 4 + 1, 3))
+        coarse = blocks.repeat(4, axis=1).repeat(4, axis=2)[:, :height, :width]
         noise += np.where(lost[:, None, None, None], 25 * coarse, 0)
     recovered = np.clip(originals + noise, 0, 255)
     return np.round(recovered).astype(np.uint8), noise
@@ -138,7 +139,7 @@ def record(
             "test": 200,
             "notes": ["training and test crops come from different photographs", "the fixed target has seed 0"],
         },
-        settings={"epochs": 40, "lr": 0.003, "batch_size": 64, "lipschitz": 0.9, "solver": "default", "iterations": None},
+        settings={"epochs": 40, "lr": 0.003, "batch_size": 64, "lipschitz": 0.9, "solver": "auto", "iterations": None},
         results=[result(kind, recipe, dataset, image_size=image_size) for recipe in recipes for kind in kinds],
     )
 

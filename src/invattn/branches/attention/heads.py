@@ -7,7 +7,7 @@ from torch import Tensor
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
     """Turn (B, N, H d) into (B, H, N, d); head h owns channels h d ... (h + 1) d - 1."""
-    return x.reshape(*x.shape[:-1], num_heads, -1).transpose(-3, -2)
+    return x.reshape(*x.shape[:-1], num_heads, x.shape[-1] // num_heads).transpose(-3, -2)
 
 
 def join_heads(x: Tensor) -> Tensor:

@@ -1,0 +1,210 @@
+"""ALL: every bijection, branch, solver, estimator, kernel and normalisation that the laws are tried on.
+
+A new one is done when it stands here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from invattn import ATTENTION_KINDS, KINDS, RECIPES, invertible_attention
+from invattn.bijections import Bijection, Composed, Inverse, Squeeze
+from invattn.branches import Branch
+from invattn.functional import KERNELS as ALL_KERNELS
+from invattn.functional import NORMALIZATIONS as ALL_NORMALIZATIONS
+from invattn.lipschitz import ConstrainedLinear
+from invattn.logdet import Exact, LogDetEstimator, PowerSeries
+from invattn.recipes import Certified, Recipe
+from invattn.solvers import Adaptive, Anderson, Picard, Solver
+
+CHANNELS, TOKENS = 4, 5
+KERNELS = ALL_KERNELS
+NORMALIZATIONS = ALL_NORMALIZATIONS
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def random_tokens(
+    batch: int = 3, tokens: int = TOKENS, *, seed: int = 0, scale: float = 1.0, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    return scale * torch.randn(batch, tokens, CHANNELS, dtype=dtype, generator=seeded(100 + seed))
+
+
+def random_images(batch: int = 2, channels: int = CHANNELS, height: int = 3, width: int = 5, *, seed: int = 0) -> Tensor:
+    return torch.randn(batch, channels, height, width, dtype=torch.float64, generator=seeded(200 + seed))
+
+
+def randomise(module: nn.Module, seed: int) -> None:
+    """Draw every parameter anew: maps with norms of 2 to 4, so that every constraint binds."""
+    generator = seeded(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(module.named_parameters()):
+            spread = 2 / math.sqrt(parameter.shape[-1]) if name.endswith("weight") else 0.5
+            parameter.copy_(spread * torch.randn(parameter.shape, dtype=torch.float64, generator=generator))
+    for part in module.modules():
+        if isinstance(part, ConstrainedLinear):
+            part.train()
+            for _ in range(10):
+                part.scaled_weight()
+            part.project() if part.enforce == "after_step" else None
+
+
+@dataclass(frozen=True)
+class BlockCase:
+    """One attention block: what the laws that concern blocks are parametrised over."""
+
+    kind: str
+    recipe: str = "certified"
+    num_heads: int = 1
+    sees: str = "all"  # all, masked, causal or positions
+
+    def __str__(self) -> str:
+        return f"{self.recipe}-{self.kind}-{self.num_heads}-{self.sees}"
+
+    def recipe_for(self, grid: tuple[int, ...]) -> str | Recipe:
+        return Certified(position_grid=grid, self_logit=1.0) if self.sees == "positions" else self.recipe
+
+    def block(
+        self,
+        *,
+        grid: tuple[int, ...] = (TOKENS,),
+        seed: int = 0,
+        dtype: torch.dtype = torch.float64,
+        lipschitz: float = 0.9,
+        solver: Solver | None = None,
+        log_det_estimator: LogDetEstimator | None = None,
+        random: bool = True,
+    ) -> Bijection:
+        """Make the block in evaluation mode: tokens for a grid of one side, images for one of two."""
+        tokens = math.prod(grid)
+        made = invertible_attention(
+            CHANNELS,
+            kind=self.kind,
+            recipe=self.recipe_for(grid),
+            lipschitz=lipschitz,
+            num_heads=self.num_heads,
+            layout="tokens" if len(grid) == 1 else "image",
+            solver=solver,
+            log_det_estimator=log_det_estimator,
+            mask=some_mask(tokens) if self.sees == "masked" else None,
+            causal=self.sees == "causal",
+        ).to(dtype)
+        if random:
+            randomise(made, seed)
+        return made.eval()
+
+    def branch(self, *, tokens: int = TOKENS, seed: int = 0, lipschitz: float = 0.9) -> Branch:
+        return self.block(grid=(tokens,), seed=seed, lipschitz=lipschitz).branch
+
+
+def some_mask(tokens: int) -> Tensor:
+    """A mask in which every row keeps a key and some rows lose some."""
+    position = torch.arange(tokens)
+    return (position[:, None] + 2 * position[None]) % 3 != 1
+
+
+CERTIFIED = [
+    *(
+        BlockCase(kind, num_heads=heads, sees=sees)
+        for kind in ATTENTION_KINDS
+        for heads in (1, 4)
+        for sees in ("all", "masked", "causal", "positions")
+    ),
+    BlockCase("pointwise"),
+]
+PLAIN_CERTIFIED = [BlockCase(kind) for kind in KINDS]
+RELAXED = [
+    BlockCase(kind, recipe, heads, sees)
+    for recipe in RECIPES
+    if recipe != "certified"
+    for kind in KINDS
+    for heads, sees in ((1, "all"), (4, "all"), (1, "causal"), (1, "masked"))
+    if kind != "pointwise" or (heads, sees) == (1, "all")
+]
+EVERY_RECIPE_AND_KIND = [BlockCase(kind, recipe) for recipe in RECIPES for kind in KINDS]
+BRANCHES = CERTIFIED + RELAXED
+
+SOLVERS: dict[str, Solver] = {
+    "picard": Picard(max_steps=300),
+    "picard_exact": Picard(max_steps=60, early_stop=False),
+    "anderson": Anderson(),
+    "adaptive": Adaptive(),
+    "adaptive_refined": Adaptive(refine=2),
+}
+
+
+def with_max_steps(solver: Solver, max_steps: int) -> Solver:
+    assert isinstance(solver, Picard | Anderson | Adaptive)
+    return replace(solver, max_steps=max_steps)
+
+
+@dataclass(frozen=True)
+class EstimatorCase:
+    """An estimator and how many draws the laws average (1: it is exact)."""
+
+    name: str
+    estimator: Callable[[], LogDetEstimator]
+    draws: int = 1
+
+    def __str__(self) -> str:
+        return self.name
+
+
+ESTIMATORS = [
+    EstimatorCase("exact", Exact),
+    EstimatorCase("rademacher", lambda: PowerSeries(terms=24, generator=seeded(1)), draws=16 * 50),
+    EstimatorCase(
+        "gaussian", lambda: PowerSeries(terms=24, probes=2, probe="gaussian", generator=seeded(2)), draws=16 * 25
+    ),
+]
+
+
+@dataclass(frozen=True)
+class BijectionCase:
+    """A bijection that is more than one block of tokens, and its inputs."""
+
+    name: str
+    make: Callable[[int], Bijection]
+    inputs: Callable[[], Tensor]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _image_block(kind: str, seed: int, *, channels_first: bool = False) -> Bijection:
+    case = BlockCase(kind, num_heads=2)
+    return case.block(grid=(1, 2) if channels_first else (3, 5), seed=seed, log_det_estimator=Exact())
+
+
+def _exact_block(kind: str, seed: int) -> Bijection:
+    return BlockCase(kind).block(seed=seed, log_det_estimator=Exact())
+
+
+BIJECTIONS = [
+    BijectionCase("squeeze", lambda seed: Squeeze(2), lambda: random_images(channels=1, height=4, width=6)),
+    BijectionCase("image", lambda seed: _image_block("embedded_gaussian", seed), random_images),
+    BijectionCase(
+        "squeeze_and_block",
+        lambda seed: Composed([Squeeze(2), _image_block("concatenation", seed, channels_first=True)]),
+        lambda: random_images(channels=1, height=2, width=4),
+    ),
+    BijectionCase(
+        "three_blocks",
+        lambda seed: Composed([_exact_block(kind, seed + i) for i, kind in enumerate(("gaussian", *KINDS[-2:]))]),
+        random_tokens,
+    ),
+    BijectionCase("nothing", lambda seed: Composed([]), random_tokens),
+    BijectionCase("inverse", lambda seed: Inverse(_exact_block("dot_product", seed)), random_tokens),
+    BijectionCase(
+        "there_and_back",
+        lambda seed: Composed([_exact_block("gaussian", seed), Inverse(_exact_block("dot_product", seed))]),
+        random_tokens,
+    ),
+]
