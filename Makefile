@@ -35,8 +35,9 @@ $(STAMP): pyproject.toml constraints.txt src/invattn/_version.py
 	@touch $@
 
 demo: $(STAMP)
+	rm -rf demo-output
 	$(BIN)/invattn reconstruct --data photos --attention all --recipe certified,released \
-		--epochs 20 --train-size 256 --test-size 64 --repeats 1 --output demo-output
+		--epochs 40 --train-size 256 --test-size 64 --repeats 1 --output demo-output
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

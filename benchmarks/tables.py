@@ -78,7 +78,7 @@ TABLES = {"table2": _table2, "large": _large}
 def measure(group: Group, *, data_root: Path | None, output: Path, threads: int) -> int:
     """Run one group to its end; return the exit status of its command."""
     folder = output / group.name
-    command = [sys.executable, "-m", "invattn.cli.main", "reconstruct", *group.options, "--output", str(folder)]
+    command = [sys.executable, "-m", "invattn", "reconstruct", *group.options, "--output", str(folder)]
     if group.needs_root:
         if data_root is None:
             raise SystemExit("this table needs --data-root: the folder with cifar10, svhn and celeba.")

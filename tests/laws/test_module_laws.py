@@ -12,12 +12,13 @@ from torch import Tensor
 from invattn import ConvergenceError
 from invattn.bijections import Bijection
 from invattn.logdet import Exact, LogDetEstimator, PowerSeries
+from invattn.solvers import Adaptive, Picard
 
-from .registry import BRANCHES, CERTIFIED, EVERY_RECIPE_AND_KIND, BlockCase, random_images, random_tokens, seeded
+from .registry import BRANCHES, EVERY_RECIPE_AND_KIND, SOME_CERTIFIED, BlockCase, random_images, random_tokens, seeded
 
 every_block = pytest.mark.parametrize("case", BRANCHES, ids=str)
 every_recipe_and_kind = pytest.mark.parametrize("case", EVERY_RECIPE_AND_KIND, ids=str)
-every_certified = pytest.mark.parametrize("case", CERTIFIED, ids=str)
+some_certified = pytest.mark.parametrize("case", SOME_CERTIFIED, ids=str)
 
 
 def state(block: Bijection) -> dict[str, Tensor]:
@@ -33,7 +34,7 @@ def assert_same_state(block: Bijection, before: dict[str, Tensor]) -> None:
 
 @every_block
 def test_a_fresh_instance_loads_the_state_before_any_forward(case: BlockCase) -> None:
-    block, fresh = case.block(seed=1), case.block(random=False)
+    block, fresh = case.block(seed=1, solver=Picard(max_steps=9)), case.block(random=False, solver=Picard(max_steps=9))
     assert not fresh.load_state_dict(block.state_dict()).missing_keys
     for mode in (True, False):
         x = random_tokens()
@@ -56,7 +57,7 @@ def test_a_deep_copy_and_a_pickle_give_the_same_and_share_nothing(case: BlockCas
 
 @every_recipe_and_kind
 def test_a_training_solve_inverse_and_log_det_change_no_buffer(case: BlockCase) -> None:
-    block = case.block(seed=3).train()
+    block = case.block(seed=3, solver=Adaptive(max_steps=30)).train()
     x = random_tokens(scale=0.1)
     z = block(x).detach()
     before = state(block)
@@ -76,8 +77,8 @@ def test_a_training_solve_inverse_and_log_det_change_no_buffer(case: BlockCase) 
 def test_a_training_log_det_takes_one_step_of_power_iteration_like_forward(
     case: BlockCase, estimator: LogDetEstimator
 ) -> None:
-    block, twin = case.block(seed=4, log_det_estimator=estimator).train(), case.block(seed=4).train()
-    x = random_tokens()
+    block, x = case.block(seed=4, log_det_estimator=estimator).train(), random_tokens()
+    twin = copy.deepcopy(block)
     z, log_det = block.forward_and_log_det(x)
     assert torch.equal(z, twin(x))
     assert_same_state(block, state(twin))
@@ -85,9 +86,8 @@ def test_a_training_log_det_takes_one_step_of_power_iteration_like_forward(
 
 
 @every_recipe_and_kind
-@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
-def test_torch_func_transforms_work_in_both_modes(case: BlockCase, mode: bool) -> None:
-    block, x = case.block(seed=5).train(mode), random_tokens()
+def test_torch_func_transforms_agree_in_training_mode_and_change_no_buffer(case: BlockCase) -> None:
+    block, x = case.block(seed=5).train(), random_tokens(2)
     before = state(block)
     _, along = torch.func.jvp(block, (x,), (x,))  # type: ignore[misc]
     _, pull = torch.func.vjp(block, x)  # type: ignore[misc]
@@ -114,7 +114,7 @@ def test_functional_call_differentiates_the_parameters(case: BlockCase) -> None:
         torch.testing.assert_close(found[name], parameter.grad, rtol=1e-9, atol=1e-9)
 
 
-@every_certified
+@some_certified
 def test_the_input_stays_as_it_was(case: BlockCase) -> None:
     block = case.block(seed=7, log_det_estimator=PowerSeries(terms=2))
     for required in (True, False):
@@ -130,7 +130,7 @@ def test_the_input_stays_as_it_was(case: BlockCase) -> None:
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-@every_certified
+@some_certified
 def test_nothing_is_recorded_without_gradients(case: BlockCase, context: type) -> None:
     block, x = case.block(seed=8, log_det_estimator=PowerSeries(terms=2)), random_tokens()
     with context():
@@ -152,10 +152,12 @@ def test_a_batch_of_one_keeps_its_axis_and_its_gradient(case: BlockCase) -> None
     missing = [name for name, parameter in block.named_parameters() if parameter.grad is None]
     assert missing == []
     assert x.grad is not None
-    assert all(bool(parameter.grad.isfinite().all()) for parameter in (x, *block.parameters()) if parameter.grad is not None)
+    assert all(
+        bool(parameter.grad.isfinite().all()) for parameter in (x, *block.parameters()) if parameter.grad is not None
+    )
 
 
-@every_certified
+@some_certified
 def test_double_precision_is_kept(case: BlockCase) -> None:
     """The float64 result differs from the float32 one by float32's rounding, and itself has none of it."""
     block = case.block(seed=10, log_det_estimator=Exact())
@@ -169,7 +171,7 @@ def test_double_precision_is_kept(case: BlockCase) -> None:
         assert float((block(x + 1e-12) - z).abs().max()) > 1e-14
 
 
-@every_certified
+@some_certified
 def test_an_image_is_its_tokens_in_row_major_order(case: BlockCase) -> None:
     image = random_images()
     block = case.block(grid=(3, 5), seed=11)
@@ -182,6 +184,7 @@ def test_an_image_is_its_tokens_in_row_major_order(case: BlockCase) -> None:
             assert torch.equal(z[:, :, row, column], expected[:, row * 5 + column])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["certified", "paper"])
 def test_forward_compiles_in_one_piece_and_in_both_modes(recipe: str) -> None:
     """Traced by torch.compile without its code generator, which would need a C++ compiler."""

@@ -16,7 +16,7 @@ from invattn.cli.values import number_between, one_of, some_of, whole_number
 from invattn.experiments.reconstruction_config import IMAGE_SIZES, SOLVERS, ReconstructionConfig
 
 if TYPE_CHECKING:
-    from invattn.records import ReconstructionRecord
+    from invattn.records import ReconstructionRecord, ReconstructionResult
 
 _DEFAULTS = {option.name: option.default for option in fields(ReconstructionConfig)}
 
@@ -109,27 +109,37 @@ def show_results(record: ReconstructionRecord) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    published = any(result.paper for result in record.results)
     table = Table(title=f"{record.data['name']}: {record.data['train']} training, {record.data['test']} test images")
     for heading in ("attention", "recipe"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("V-score", "converged", "MSE", "largest MSE", "evaluations of g", "bound", "paper's V-score"):
+    for heading in ("V-score", "converged", "MSE", "largest MSE", "evaluations of g", "bound"):
         table.add_column(heading, justify="right")
+    if published:
+        table.add_column("paper's V-score", justify="right")
     for result in record.results:
-        metrics = result.metrics
-        table.add_row(
-            result.attention,
-            result.recipe,
-            f"{metrics.v_score:.1%}",
-            f"{metrics.converged:.1%}",
-            f"{metrics.mse:.3g}",
-            f"{metrics.mse_max:.3g}",
-            f"{metrics.evaluations_mean:.1f} (max {metrics.evaluations_max:.0f})",
-            f"{result.certificate['bound']:.3f}" if result.certificate else "none",
-            f"{result.paper['v_score']:.1%}" if result.paper else "-",
-        )
+        table.add_row(*_cells(result), *([_published(result)] if published else []))
     console = Console()
     if not console.is_terminal:
         console.width = 120
     console.print(table)
     for note in record.data.get("notes", ()):
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _cells(result: ReconstructionResult) -> list[str]:
+    metrics = result.metrics
+    return [
+        result.attention,
+        result.recipe,
+        f"{metrics.v_score:.1%}",
+        f"{metrics.converged:.1%}",
+        f"{metrics.mse:.3g}",
+        f"{metrics.mse_max:.3g}",
+        f"{metrics.evaluations_mean:.1f} (max {metrics.evaluations_max:.0f})",
+        f"{result.certificate['bound']:.3f}" if result.certificate else "none",
+    ]
+
+
+def _published(result: ReconstructionResult) -> str:
+    return f"{result.paper['v_score']:.1%}" if result.paper else "-"

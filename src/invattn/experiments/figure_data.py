@@ -17,7 +17,7 @@ from torch import Tensor
 from invattn.bijections import Bijection
 from invattn.checkpoints import ModelConfig
 from invattn.data import to_pixels
-from invattn.evaluation import InversionReport, picard_trace, query_maps, query_points
+from invattn.evaluation import InversionReport, PicardTrace, picard_trace, query_maps, query_points
 from invattn.experiments.dequantised_images import DequantisedImages
 from invattn.functional import squeeze
 from invattn.metrics import clean_pixels
@@ -33,8 +33,8 @@ CURVE_CONSTANTS = (0.5, 0.7, 0.9, 0.99)
 """The constants c of the error curves."""
 
 TRACE_STEPS = 60
-TRACE_ENTRIES = 8e8
-"""Attention weights that one trace may compute: about ten seconds."""
+TRACE_ENTRIES = 6e8
+"""Attention weights that one trace may compute: about ten seconds; a model has four traces."""
 
 LARGEST_MAP = 4096
 """Largest number of tokens of which the dense attention map is drawn."""
@@ -49,7 +49,7 @@ def shown_images(count: int) -> list[int]:
 def trace_size(tokens: int, images: int) -> tuple[int, int]:
     """Return how many images and steps a trace may have with so many tokens.
 
-    Below a few hundred tokens that is every image and 60 steps; the originals of CelebA leave 1 image and 7 steps.
+    Below a few hundred tokens that is every image and 60 steps; images of 218 x 178 leave 1 image and 5 steps.
     """
     affordable = TRACE_ENTRIES / tokens**2
     images = max(1, min(images, int(affordable / (TRACE_STEPS + 1))))
@@ -73,11 +73,13 @@ def make_figure_data(
     """
     numbers = torch.tensor(shown_images(len(images)))
     arrays = _pictures(images, numbers, report, clip=not model.certified)
-    block_inputs = squeeze(images(numbers).double(), model_config.squeeze)
-    arrays |= _residuals(model_config.block_of(copy.deepcopy(model).double()), block_inputs)
+    height, width = (side // model_config.squeeze for side in images.size)
+    count, steps = trace_size(height * width, len(numbers))
+    traced = squeeze(images(numbers[:count]).double(), model_config.squeeze)
+    trace = picard_trace(model_config.block_of(copy.deepcopy(model).double()), traced, steps=steps)
+    arrays |= _residuals(trace)
     if not isinstance(model_config.recipe, Unconstrained):
-        arrays |= _curves(model, model_config, block_inputs)
-    height, width = block_inputs.shape[-2:]
+        arrays |= _curves(model, model_config, traced, trace)
     if model_config.kind != "pointwise" and height * width <= LARGEST_MAP:
         arrays |= _maps(model_config.block_of(model), images, numbers[:1], model_config.squeeze)
     return arrays
@@ -108,27 +110,28 @@ def _pictures(images: DequantisedImages, numbers: Tensor, report: InversionRepor
     }
 
 
-def _residuals(block: Bijection, inputs: Tensor) -> Arrays:
-    count, steps = trace_size(inputs.shape[-2] * inputs.shape[-1], inputs.shape[0])
-    residual = picard_trace(block, inputs[:count], steps=steps).residual.numpy()
+def _residuals(trace: PicardTrace) -> Arrays:
+    residual = trace.residual.numpy()
     return {
-        "residual_steps": np.arange(steps + 1),
+        "residual_steps": np.arange(len(residual)),
         "residual_median": np.median(residual, axis=1),
         "residual_max": residual.max(axis=1),
     }
 
 
-def _curves(model: Bijection, model_config: ModelConfig, inputs: Tensor) -> Arrays:
-    """Rebuild the block with other constants and the same weights, and follow Algorithm 1."""
-    count, steps = trace_size(inputs.shape[-2] * inputs.shape[-1], inputs.shape[0])
+def _curves(model: Bijection, model_config: ModelConfig, inputs: Tensor, own: PicardTrace) -> Arrays:
+    """Rebuild the block with other constants and the same weights, and follow Algorithm 1 as long as ``own`` did."""
+    steps = len(own.error) - 1
     errors = []
     for constant in CURVE_CONSTANTS:
-        other_config = replace(model_config, lipschitz=constant)
-        with torch.random.fork_rng(devices=[]):
-            other = other_config.build()
-        other.load_state_dict(model.state_dict())
-        block = other_config.block_of(other.double().eval())
-        errors.append(picard_trace(block, inputs[:count], steps=steps).error.amax(dim=1).numpy())
+        trace = own
+        if constant != model_config.lipschitz:
+            other_config = replace(model_config, lipschitz=constant)
+            with torch.random.fork_rng(devices=[]):
+                other = other_config.build()
+            other.load_state_dict(model.state_dict())
+            trace = picard_trace(other_config.block_of(other.double().eval()), inputs, steps=steps)
+        errors.append(trace.error.amax(dim=1).numpy())
     return {
         "curve_c": np.asarray(CURVE_CONSTANTS),
         "curve_steps": np.arange(steps + 1),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from invattn._names import check_name
 
 ORIGINAL = "original"
 IMAGE_SIZES = ("32", ORIGINAL)
+LARGEST_LR = 1e6
 SOLVERS = ("default", "picard", "anderson", "adaptive")
 
 
@@ -70,8 +70,8 @@ class ReconstructionConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}.")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr must be a positive number; got {self.lr}.")
+        if not 0 < self.lr <= LARGEST_LR:
+            raise ValueError(f"lr must be positive and at most {LARGEST_LR:g}; got {self.lr}.")
         if not 0 < self.lipschitz < 1:
             raise ValueError(f"lipschitz must lie strictly between 0 and 1; got {self.lipschitz}.")
 

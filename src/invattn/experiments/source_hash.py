@@ -9,6 +9,7 @@ from pathlib import Path
 import invattn
 
 NO_INFLUENCE = (
+    "__main__",
     "_version",
     "adapters",
     "cli",

@@ -24,9 +24,10 @@ def attention_constant(value_norm: Tensor, response_norm: Tensor) -> Tensor:
     References:
         Theorem R of docs/certificate.md.
     """
-    tiny = torch.finfo(value_norm.dtype).tiny
-    small = value_norm + response_norm.square() / (4 * value_norm.clamp_min(tiny))
-    return torch.where(response_norm <= 2 * value_norm, small, response_norm)
+    in_reach = response_norm <= 2 * value_norm
+    # One in place of a zero, or of what is not selected: otherwise 0 / 0 would reach the gradient.
+    divisor = torch.where(in_reach & (value_norm > 0), value_norm, torch.ones_like(value_norm))
+    return torch.where(in_reach, value_norm + response_norm.square() / (4 * divisor), response_norm)
 
 
 def output_constant(output: Tensor, head_constants: Tensor) -> Tensor:
@@ -43,7 +44,7 @@ def output_constant(output: Tensor, head_constants: Tensor) -> Tensor:
         Theorem H of docs/certificate.md.
     """
     heads = head_constants.shape[0]
-    joint = spectral_norm(output) * head_constants.square().sum().sqrt()
+    joint: Tensor = spectral_norm(output) * torch.linalg.vector_norm(head_constants)
     if heads == 1:
         return joint
     split = spectral_norm(output.reshape(output.shape[0], heads, -1).transpose(0, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -43,12 +44,15 @@ class PowerSeries(LogDetEstimator):
         check_name(self.probe, _PROBES, what="probe distribution")
 
     def __call__(self, branch: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        image = branch(x)
-        total = torch.zeros_like(x[:, 0, 0])
-        with held_estimates(branch):
-            for _ in range(self.probes):
-                total = total + self._one_probe(branch, x, self._draw(x))
-        return image, total / self.probes
+        wanted = torch.is_grad_enabled()
+        with nullcontext() if wanted else held_estimates(branch), torch.inference_mode(mode=False), torch.enable_grad():
+            point = x if wanted and x.requires_grad else x.detach().clone().requires_grad_()
+            image = branch(point)
+            probes = [self._draw(x) for _ in range(self.probes)]
+            total = sum(
+                (self._one_probe(image, point, probe, wanted) for probe in probes), torch.zeros_like(x[:, 0, 0])
+            )
+        return (image, total / self.probes) if wanted else (image.detach(), total.detach() / self.probes)
 
     def _draw(self, x: Tensor) -> Tensor:
         if self.probe == "gaussian":
@@ -56,27 +60,17 @@ class PowerSeries(LogDetEstimator):
         bits = torch.randint(0, 2, x.shape, device=x.device, generator=self.generator)
         return bits.to(x.dtype) * 2 - 1
 
-    def _one_probe(self, branch: Callable[[Tensor], Tensor], x: Tensor, probe: Tensor) -> Tensor:
-        wanted = torch.is_grad_enabled()
-        with torch.inference_mode(mode=False), torch.enable_grad():
-            point = x.detach().clone().requires_grad_()
-            probe = probe.clone()
-            image = branch(point)
-            value = torch.zeros_like(x[:, 0, 0])
-            vector, series = probe, probe
-            for k in range(1, self.terms + 1):
-                (vector,) = torch.autograd.grad(image, point, vector, retain_graph=k < self.terms)
-                value = value + (-1) ** (k + 1) / k * (vector * probe).sum(dim=(-2, -1))
-                if k < self.terms:
-                    series = series + (-1) ** k * vector
+    def _one_probe(self, image: Tensor, point: Tensor, probe: Tensor, wanted: bool) -> Tensor:
+        """Return the series of one probe, shape (B,), with the gradient of the Neumann form where it is wanted."""
+        value = torch.zeros_like(probe[:, 0, 0])
+        vector, series = probe, probe
+        for k in range(1, self.terms + 1):
+            (vector,) = torch.autograd.grad(image, point, vector, retain_graph=True)
+            value = value + (-1) ** (k + 1) / k * (vector * probe).sum(dim=(-2, -1))
+            if k < self.terms:
+                series = series + (-1) ** k * vector
         if not wanted:
             return value
-        _, along = _jvp(branch, x, probe)
-        surrogate = (series * along).sum(dim=(-2, -1))
+        (back,) = torch.autograd.grad(image, point, series, create_graph=True)
+        surrogate = (back * probe).sum(dim=(-2, -1))
         return surrogate + (value - surrogate).detach()
-
-
-def _jvp(branch: Callable[[Tensor], Tensor], x: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Return g(x) and J v, both differentiable in x and in the parameters of g."""
-    result: tuple[Tensor, Tensor] = torch.func.jvp(branch, (x,), (direction,))  # type: ignore[assignment]
-    return result

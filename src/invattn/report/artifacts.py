@@ -39,6 +39,12 @@ _DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedErr
 _PICTURES = ("originals", "reconstructions", "attention_image")
 
 
+_ABSENT = {
+    "curve": "the run stored no curves for several c (without a constraint there is no c)",
+    "attention": "the run stored no attention maps (large images and the pointwise control have none)",
+}
+
+
 class MissingPartError(Exception):
     """A figure cannot be drawn; the message says why, in words for the reader of the page."""
 
@@ -79,7 +85,7 @@ class Artifact:
 
     def _checked(self, stored: Any, name: str) -> Array:
         if name not in stored.files:
-            raise MissingPartError(f"the run stored no array {name!r}")
+            raise MissingPartError(_ABSENT.get(name.split("_")[0], f"the run stored no array {name!r}"))
         value: Array = stored[name]
         wanted = np.uint8 if name in _PICTURES else None
         if value.ndim != _DIMENSIONS[name] or value.dtype.kind not in "uif" or (wanted and value.dtype != wanted):

@@ -23,13 +23,21 @@ def scientific(value: float, *, digits: int = 3, plain: bool = False) -> str:
 
 
 def error(value: float | None, *, digits: int = 3, plain: bool = False) -> str:
-    """Return a mean squared error: three decimals as in the paper, or powers of ten where those would show nothing."""
+    """Return a mean squared error: decimals as in the paper, or powers of ten where those would show nothing.
+
+    Args:
+        value: The error; None or not finite gives a dash.
+        digits: Decimals from 1 on, significant digits below 1, decimals of the factor before a power of ten.
+        plain: Write powers of ten as ``e-6``.
+    """
     if value is None or not math.isfinite(value):
         return MISSING
     if value == 0.0:
         return "0"
-    if 1e-3 <= abs(value) < 1e6:
-        return f"{value:.{digits}f}"
+    if 1e3 <= abs(value) < 1e6:
+        return f"{value:,.0f}"
+    if 1e-3 <= abs(value) < 1e3:
+        return f"{value:.{digits}f}" if abs(value) >= 1.0 else f"{value:.{digits}g}"
     return scientific(value, digits=digits, plain=plain)
 
 

@@ -71,14 +71,22 @@ def _content(record: ReconstructionRecord, folder: Path) -> dict[str, Any]:
         "headline": summary.headline(record),
         "tiles": summary.tiles(record),
         "groups": tables.groups(record),
+        "remarks": tables.remarks(record),
         "published": tables.has_published(record),
         "context_datasets": headers,
         "context_rows": context_rows,
+        "settings": [(name, _setting(value)) for name, value in record.settings.items()],
         "parts": {part.anchor: part for part in _parts(record, folder)},
         "plain_block": diagrams.plain_block(),
         "certified_block": diagrams.certified_block(),
         "glossary": [(labels.recipe(name), labels.GLOSSARY[name]) for name in recipes if name in labels.GLOSSARY],
     }
+
+
+def _setting(value: Any) -> str:
+    if value is None:
+        return "default"
+    return ", ".join(str(entry) for entry in value) if isinstance(value, list) else str(value)
 
 
 def _parts(record: ReconstructionRecord, folder: Path) -> list[Part]:

@@ -124,6 +124,13 @@ def _distribution(artifact: Artifact, mse: Array, low: float, high: float) -> Li
     return Line(x=x, y=y, role=artifact.attention, steps=True)
 
 
+def _spans_decades(lines: Sequence[Line]) -> bool:
+    """Whether a linear axis would flatten all but the largest values, as after a spike in training."""
+    values = np.concatenate([np.asarray(line.y, dtype=np.float64) for line in lines])
+    values = values[np.isfinite(values)]
+    return bool(values.size and values.min() > 0 and values.max() > 10 * values.min())
+
+
 def losses(artifacts: Sequence[Artifact], results: Sequence[ReconstructionResult]) -> Part:
     """Training loss after each epoch, one chart for each recipe; every repeat that the record holds is drawn."""
     recorded = {(result.attention, result.recipe): result.train_loss for result in results}
@@ -146,6 +153,7 @@ def losses(artifacts: Sequence[Artifact], results: Sequence[ReconstructionResult
             description=f"{name}: training loss after each epoch, for each attention kind",
             x_label="epoch",
             y_label="training loss",
+            log_y=_spans_decades(lines),
         )
         panels.append(Panel(title=name, svg=line_chart(lines, chart)))
     return Part(

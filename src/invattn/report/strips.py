@@ -196,4 +196,4 @@ def _range_in_uniform(weights: Array) -> str:
     low, high = float(weights.min()) * weights.size, float(weights.max()) * weights.size
     if not (np.isfinite(low) and np.isfinite(high)):
         return "not finite"
-    return " – ".join("<0.01" if 0 < value < 0.01 else f"{value:,.3g}" for value in (low, high))
+    return " – ".join(f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}" for value in (low, high))

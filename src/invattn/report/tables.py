@@ -26,7 +26,6 @@ class TableRow:
     paper: tuple[str, str, str] | None
     mse_max: str
     converged: str
-    non_finite: str
     evaluations: str
     bound: str
     seconds: str
@@ -89,12 +88,28 @@ def _row(result: ReconstructionResult) -> TableRow:
         paper=None if paper is None else published_cells(paper),
         mse_max=formatting.error(metrics.mse_max, digits=2),
         converged=formatting.share(metrics.converged, decimals=1),
-        non_finite=formatting.count(metrics.non_finite),
         evaluations=formatting.mean_and_most(metrics.evaluations_mean, metrics.evaluations_max),
         bound=f"{formatting.bound(certificate.get('bound'))} ({norm})" if certificate else "none",
         seconds=" / ".join(formatting.duration(result.seconds.get(name)) for name in ("train", "test")),
         lost=not metrics.v_score >= 1.0,
     )
+
+
+def remarks(record: ReconstructionRecord) -> list[str]:
+    """Return what a reader of the table must know about single cells: lost pixels, trainings that broke off."""
+    found = []
+    for result in record.results:
+        name = f"{labels.kind(result.attention)}, {labels.recipe(result.recipe).lower()}"
+        if result.metrics.non_finite:
+            pixels = formatting.count(result.metrics.non_finite)
+            found.append(f"{name}: {pixels} recovered pixel values were not finite and count as 0.")
+        for repeat, step in enumerate(result.extra.get("stopped_at") or (), start=1):
+            if step is not None:
+                found.append(
+                    f"{name}, repeat {repeat}: the training loss was not finite at step {step}; the model of the step "
+                    "before was evaluated."
+                )
+    return found
 
 
 def published_cells(paper: Mapping[str, Any], *, plain: bool = False) -> tuple[str, str, str]:

@@ -28,7 +28,7 @@ class Stretch:
     Attributes:
         ratio: The ratio.
         point: x with shape (N, C), float64.
-        direction: A change of norm 1, shape (N, C).
+        direction: A change of norm 1, shape (N, C), that is stretched by the ratio (at a step of 0: by at least that).
         step: y = x + step * direction; 0 where the ratio is that of the derivative at x.
         branch: The branch it was found for, float64: a copy, with other weights where these were searched too.
     """
@@ -244,7 +244,7 @@ def _structured(
     signs = torch.where(torch.rand(noise.shape[0], 1, generator=generator, dtype=noise.dtype) < 0.5, -1.0, 1.0)
     length = 10 ** float(torch.rand((), generator=generator, dtype=noise.dtype))
     along_key, along_value = (_strongest(matrix) for matrix in (key[0], value[0]))
-    points = signs * (length * along_key + 0.4 * along_value) + 0.01 * noise
+    points: Tensor = signs * (length * along_key + 0.4 * along_value) + 0.01 * noise
     points = points - torch.linalg.pinv(value[0]) @ value[1]
     points[row] = -torch.linalg.pinv(query[0]) @ query[1]
     return points

@@ -1,9 +1,10 @@
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 import pytest
 
 from invattn.cli.main import main
+from invattn.cli.reconstruct import show_results
 from invattn.experiments import reconstruction
 from invattn.experiments.reconstruction import ReconstructionConfig
 from invattn.records import ReconstructionMetrics, ReconstructionRecord, ReconstructionResult
@@ -102,6 +103,16 @@ def test_results_and_page_are_printed(
         assert part in certified
     assert "37.8%" in released
     assert "none" in released
+
+
+def test_the_papers_column_is_left_out_where_nothing_was_published(capsys: pytest.CaptureFixture[str]) -> None:
+    both = record()
+    show_results(both)
+    assert "paper's" in capsys.readouterr().out
+    show_results(replace(both, results=both.results[:1]))
+    shown = capsys.readouterr().out
+    assert "gaussian" in shown
+    assert "paper's" not in shown
 
 
 def test_an_interrupted_run_says_how_to_continue(

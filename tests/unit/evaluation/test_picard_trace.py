@@ -9,9 +9,11 @@ from invattn.solvers import Picard
 @pytest.mark.parametrize("recipe", ["certified", "paper"])
 def test_the_trace_is_that_of_the_solver(recipe: str) -> None:
     torch.manual_seed(0)
-    block = invertible_attention(
-        6, kind="embedded_gaussian", recipe=recipe, solver=Picard(max_steps=4, early_stop=False)
-    ).double().eval()
+    block = (
+        invertible_attention(6, kind="embedded_gaussian", recipe=recipe, solver=Picard(max_steps=4, early_stop=False))
+        .double()
+        .eval()
+    )
     x = torch.randn(3, 6, 4, 2, dtype=torch.float64)
     trace = picard_trace(block, x, steps=4)
     solution = block.solve(block(x))

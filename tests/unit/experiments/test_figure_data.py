@@ -22,9 +22,7 @@ def make_arrays(recipe: Recipe, kind: str = "dot_product", *, count: int = 11, s
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = config.build().eval()
-    report = invert_images(
-        model, images, count=count, batch_size=4, clip=not model.certified, keep=shown_images(count)
-    )
+    report = invert_images(model, images, count=count, batch_size=4, clip=not model.certified, keep=shown_images(count))
     before = torch.random.get_rng_state()
     arrays = make_figure_data(model, config, images=images, report=report)
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -110,3 +108,10 @@ def test_the_noise_of_an_image_does_not_depend_on_its_batch() -> None:
     assert (len(images), images.size) == (5, (4, 4))
     with pytest.raises(IndexError):
         images(torch.tensor([5]))
+
+
+def test_the_curve_of_the_models_own_constant_is_that_of_a_rebuilt_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = make_arrays(Certified(), count=2)["curve_error"][2]
+    monkeypatch.setattr("invattn.experiments.figure_data.CURVE_CONSTANTS", (0.9 + 1e-12,))
+    rebuilt = make_arrays(Certified(), count=2)["curve_error"][0]
+    assert np.allclose(own, rebuilt, rtol=1e-6, atol=1e-14)

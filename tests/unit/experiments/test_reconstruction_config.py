@@ -47,8 +47,9 @@ def test_lists_of_names() -> None:
         ({"batch_size": 0}, "batch_size"),
         ({"iterations": 0}, "iterations"),
         ({"test_size": 0}, "test_size"),
-        ({"lr": float("nan")}, "lr must be a positive number"),
+        ({"lr": float("nan")}, "lr must be positive and at most"),
         ({"lr": 0.0}, "lr"),
+        ({"lr": 1e7}, "at most 1e\\+06; got"),
         ({"lipschitz": 1.0}, "strictly between 0 and 1"),
     ],
 )

@@ -26,9 +26,7 @@ def cell(mse: list[float], *, evaluations: list[int], bound: float | None = None
 
 
 def test_means_over_images_and_then_over_repeats() -> None:
-    metrics = summarise_metrics(
-        [cell([2.0, 4.0], evaluations=[3, 4]), cell([12.0, 6.0], evaluations=[9, 4], bad=5)]
-    )
+    metrics = summarise_metrics([cell([2.0, 4.0], evaluations=[3, 4]), cell([12.0, 6.0], evaluations=[9, 4], bad=5)])
     assert metrics.mse == (3 + 9) / 2
     assert metrics.mse_max == 12.0
     assert metrics.mse_std == pytest.approx(math.sqrt((3 - 6) ** 2 + (9 - 6) ** 2))

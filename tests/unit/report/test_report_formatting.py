@@ -17,7 +17,10 @@ from invattn.report import formatting, labels
         (1.555e-6, "1.555×10⁻⁶"),
         (2.9e-10, "2.9×10⁻¹⁰"),
         (0.0, "0"),
-        (5122.4, "5122.400"),
+        (5122.4, "5,122"),
+        (0.00289, "0.00289"),
+        (0.321, "0.321"),
+        (508.016, "508.016"),
         (3.2e9, "3.2×10⁹"),
         (math.nan, "–"),
         (math.inf, "–"),
@@ -31,6 +34,11 @@ def test_error(value: float | None, text: str) -> None:
 def test_error_in_plain_text() -> None:
     assert formatting.error(1.555e-6, plain=True) == "1.555e-6"
     assert formatting.error(3.14159e-9, digits=1, plain=True) == "3.1e-9"
+
+
+@pytest.mark.parametrize("value", [0.00289, 0.0104, 0.0999, 0.23, 1e-3, 7e-4, 3e-12])
+def test_an_error_that_is_not_zero_never_reads_as_zero(value: float) -> None:
+    assert float(formatting.error(value, digits=2, plain=True)) == pytest.approx(value, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,198 @@
+"""Estimates of the largest eigenvalue and singular value of the Jacobian J_g(x), one a sample.
+
+Where an eigenvalue of J_g has modulus above 1, the fixed-point inverse x <- z - g(x) moves away from x; where it is
+real and below -1, another input may have the same image. Both are found by Krylov iterations on products J v and
+J^T v; J itself, of N C rows, is never built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from invattn.branches import Branch
+
+_Operator = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class DominantEigenvalue:
+    """An estimate of the eigenvalue of largest modulus, and how well it fits.
+
+    Attributes:
+        value: lambda with shape (B,), complex; NaN where g or J is not finite.
+        residual: |J y - lambda y|_2 of the unit vector y it comes with, shape (B,): lambda is an eigenvalue of a
+            matrix that close to J. 0 where the search space is all of R^{N C}.
+    """
+
+    value: Tensor
+    residual: Tensor
+
+
+def spectral_radius(branch: Branch, x: Tensor, *, steps: int = 40, generator: torch.Generator | None = None) -> Tensor:
+    """Estimate max |eigenvalue of J_g(x)| of each sample; see :func:`dominant_eigenvalue`.
+
+    Args:
+        branch: g, in evaluation mode for the time of the call; its weights, buffers and mode stay as they are.
+        x: Tokens with shape (B, N, C).
+        steps: Products J v; the estimate is exact up to rounding from N C on.
+        generator: Where the first vectors come from; None is torch's default generator.
+
+    Returns:
+        An estimate, no bound, with shape (B,) and the dtype of x.
+
+    Raises:
+        ValueError: If steps is below 1 or x has another shape.
+    """
+    radius: Tensor = dominant_eigenvalue(branch, x, steps=steps, generator=generator).value.abs()
+    return radius
+
+
+@torch.no_grad()
+def dominant_eigenvalue(
+    branch: Branch, x: Tensor, *, steps: int = 40, generator: torch.Generator | None = None
+) -> DominantEigenvalue:
+    """Estimate the eigenvalue of J_g(x) of largest modulus, real or complex, by Arnoldi iteration.
+
+    The Krylov space of v, J v, J^2 v, ... is orthonormalised; the eigenvalues of J compressed to it approach the
+    outer ones of J.
+
+    Args:
+        branch: As in :func:`spectral_radius`.
+        x: Tokens with shape (B, N, C).
+        steps: Products J v.
+        generator: Where v comes from; None is torch's default generator.
+
+    Returns:
+        The estimate and its residual.
+
+    Raises:
+        ValueError: If steps is below 1 or x has another shape.
+
+    References:
+        Saad 2011, Numerical Methods for Large Eigenvalue Problems, Algorithm 6.2.
+    """
+    branch.check_tokens(x)
+
+    def multiply(vector: Tensor) -> Tensor:
+        return _push(branch, x, vector)
+
+    with _evaluating(branch):
+        hessenberg = _arnoldi(multiply, _unit_vectors(x, generator), steps)
+    square, finite = _only_finite(hessenberg)
+    values, vectors = torch.linalg.eig(square[:, :-1])
+    best = values.abs().argmax(dim=-1, keepdim=True)
+    value = values.gather(-1, best)[:, 0]
+    last = vectors[:, -1].gather(-1, best)[:, 0].abs()
+    residual = square[:, -1, -1].abs() * last
+    real = x.dtype
+    return DominantEigenvalue(
+        value=torch.where(finite, value, torch.nan).to(real.to_complex()),
+        residual=torch.where(finite, residual, torch.nan).to(real),
+    )
+
+
+@torch.no_grad()
+def spectral_norm_estimate(
+    branch: Branch, x: Tensor, *, steps: int = 30, generator: torch.Generator | None = None
+) -> Tensor:
+    """Estimate |J_g(x)|_2, the largest singular value of the Jacobian in the Euclidean norm, from below.
+
+    Lanczos iteration on J^T J. In this norm a certified block may exceed 1: its certificate holds in |.|_{inf,2},
+    and |J|_2 <= sqrt(N) |J|_{inf,2}.
+
+    Args:
+        branch: As in :func:`spectral_radius`.
+        x: Tokens with shape (B, N, C).
+        steps: Products J^T J v; the estimate is exact up to rounding from N C on.
+        generator: Where the first vectors come from; None is torch's default generator.
+
+    Returns:
+        An estimate with shape (B,), never above the truth but for rounding; NaN where g or J is not finite.
+
+    Raises:
+        ValueError: If steps is below 1 or x has another shape.
+
+    References:
+        Golub and Van Loan 2013, Section 10.1; 03-certificate, section 6b.
+    """
+    branch.check_tokens(x)
+    with _evaluating(branch):
+        _, pull = torch.func.vjp(branch, x)  # type: ignore[misc]
+
+        def multiply(vector: Tensor) -> Tensor:
+            (product,) = pull(_push(branch, x, vector).view_as(x))
+            result: Tensor = product.flatten(1)
+            return result
+
+        hessenberg = _arnoldi(multiply, _unit_vectors(x, generator), steps)
+    square, finite = _only_finite(hessenberg)
+    gram = square[:, :-1]
+    largest = torch.linalg.eigvalsh((gram + gram.mT) / 2)[:, -1]
+    return torch.where(finite, largest.clamp_min(0).sqrt(), torch.nan).to(x.dtype)
+
+
+@contextmanager
+def _evaluating(branch: Branch) -> Iterator[None]:
+    """Evaluation mode, in which no forward changes a buffer; each module's own mode afterwards."""
+    modes = [(module, module.training) for module in branch.modules()]
+    branch.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _push(branch: Branch, x: Tensor, vector: Tensor) -> Tensor:
+    """Return J v for vectors with shape (B, D)."""
+    _, image = torch.func.jvp(branch, (x,), (vector.view_as(x),))  # type: ignore[misc]
+    product: Tensor = image.flatten(1)
+    return product
+
+
+def _unit_vectors(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    vectors = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator).flatten(1)
+    unit: Tensor = vectors / vectors.norm(dim=-1, keepdim=True)
+    return unit
+
+
+def _arnoldi(multiply: _Operator, start: Tensor, steps: int) -> Tensor:
+    """Return the Hessenberg matrices of all samples, shape (B, m + 1, m), m = min(steps, D).
+
+    Args:
+        multiply: v to J v for vectors with shape (B, D).
+        start: Unit vectors with shape (B, D).
+        steps: The wanted m.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1; got {steps}.")
+    batch, size = start.shape
+    count = min(steps, size)
+    basis = start.new_zeros(batch, count + 1, size)
+    basis[:, 0] = start
+    hessenberg = start.new_zeros(batch, count + 1, count)
+    for k in range(count):
+        vector = multiply(basis[:, k])
+        known = basis[:, : k + 1]
+        scale = vector.norm(dim=-1)
+        for _ in range(2):  # the second pass removes what rounding left of the first
+            part = (known @ vector[..., None])[..., 0]
+            vector = vector - (known.mT @ part[..., None])[..., 0]
+            hessenberg[:, : k + 1, k] += part
+        length = vector.norm(dim=-1)
+        # An invariant space is found where nothing new is left: the rest of the basis is then zero.
+        new = length > 10 * torch.finfo(start.dtype).eps * size**0.5 * scale
+        hessenberg[:, k + 1, k] = torch.where(new, length, 0)
+        basis[:, k + 1] = torch.where(new, 1 / length, 0)[:, None] * torch.where(new[:, None], vector, 0)
+    return hessenberg
+
+
+def _only_finite(hessenberg: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the matrices in double precision, zero where not finite, and which samples are finite, shape (B,)."""
+    finite = hessenberg.isfinite().all(dim=-1).all(dim=-1)
+    return torch.where(finite[:, None, None], hessenberg, 0).double(), finite
