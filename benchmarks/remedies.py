@@ -122,10 +122,8 @@ def measure(row: Row, options: argparse.Namespace, data: ImageData, progress: Pr
     folder = options.output / f"{row.name}-{key[:16]}"
     kept = folder / "row.json"
     if kept.exists():
-        content = read_json(kept)
-        if content["key"] == key:
-            progress.message(f"{row.name}: measured before, skipped")
-            return dict(content)
+        progress.message(f"{row.name}: measured before, skipped")
+        return dict(read_json(kept))
     config = experiment(row, options, folder)
     variant = Variant(ATTENTION, row.recipe, row.name)
     (result,) = run_variants(config, [variant], progress).results
@@ -145,14 +143,14 @@ def measure(row: Row, options: argparse.Namespace, data: ImageData, progress: Pr
         "ssim": metrics.ssim,
         "converged": metrics.converged,
         "non_finite": metrics.non_finite,
-        "spectral_radius": [float(value) for value in radius],
+        "spectral_radius": radius.tolist(),
         "spectral_radius_residual_max": float(residual.max()),
         "train_loss": result.train_loss[0],
         "stopped_at": result.extra["stopped_at"][0],
         "seconds": result.seconds,
     }
     write_json(kept, content)
-    return content
+    return dict(read_json(kept))  # with null for what is not finite, as a later run reads it
 
 
 def spectral_radii(
@@ -171,11 +169,13 @@ def spectral_radii(
     generator = torch.Generator().manual_seed(derive_seed(options.seed, "spectrum"))
     found = []
     progress.begin(f"spectrum {model_folder.name}", total=count)
-    for part in numbers.split(SPECTRUM_BATCH):
-        tokens = to_tokens(squeeze(images(part).double(), loaded.config.squeeze))
-        found.append(diagnosis.dominant_eigenvalue(block.branch, tokens, steps=SPECTRUM_STEPS, generator=generator))
-        progress.advance(len(part))
-    progress.end()
+    try:
+        for part in numbers.split(SPECTRUM_BATCH):
+            tokens = to_tokens(squeeze(images(part).double(), loaded.config.squeeze))
+            found.append(diagnosis.dominant_eigenvalue(block.branch, tokens, steps=SPECTRUM_STEPS, generator=generator))
+            progress.advance(len(part))
+    finally:
+        progress.end()
     values = torch.cat([one.value.abs() for one in found])
     return values, torch.cat([one.residual for one in found])
 
@@ -186,18 +186,19 @@ def markdown(rows: Sequence[Mapping[str, Any]], head: Mapping[str, Any]) -> str:
     lines = [
         "# The paper's remedies for a block that does not invert",
         "",
-        f"The dot-product kind of the recipe `released` on {head['data']['name']}: {settings['epochs']} epochs on "
-        f"{head['data']['train']} images, then {head['data']['test']} test images inverted by {STEPS} Picard steps "
-        f"(remedy 3: 200), seed {settings['seed']}. Each row changes one thing (App. C of the paper).",
+        f"The dot-product kind of the recipe `released` on {head['data']['name']}, seed {settings['seed']}: "
+        f"{head['data']['train']} training images, epochs: {settings['epochs']}; then {head['data']['test']} test images "
+        f"inverted by {STEPS} Picard steps (remedy 3: 200). Each row changes one thing (App. C of the paper).",
         "",
         "| remedy | change | V-score | MSE | converged | spectral radius, median | largest | above 1 | training loss |",
         "|---|---|---|---|---|---|---|---|---|",
         *(_line(row) for row in rows),
         "",
-        "V-score: share of images with an MSE below 10 on the 0-255 scale. Converged: share whose residual reached 1e-6. "
-        f"Spectral radius: largest modulus of an eigenvalue of the Jacobian of g, estimated at {head['spectrum_images']} "
-        "test images; where it is above 1 the fixed-point iteration is driven away from the image. Training loss: mean "
-        "of the last epoch, against one fixed random target: the smaller, the more the block was free to do.",
+        "V-score: share of images with an MSE below 10 on the 0-255 scale. Converged: share of images whose residual "
+        "is within the solver's tolerance. Spectral radius: largest modulus of an eigenvalue of the Jacobian of g, "
+        f"estimated at {head['spectrum_images']} test images; where it is above 1 the fixed-point iteration is driven "
+        "away from the image. Training loss: mean of the last epoch, against one fixed random target: what a remedy "
+        "takes from the block shows here.",
         "",
         'None of these rows has a proof. `recipe="certified"` has one; its figures are in [table2.md](table2.md).',
         "",
@@ -218,8 +219,8 @@ def _line(row: Mapping[str, Any]) -> str:
         formatting.share(row["v_score"], decimals=1),
         formatting.error(row["mse"]),
         formatting.share(row["converged"], decimals=1),
-        f"{statistics.median(radii):.3f}" if radii else formatting.MISSING,
-        f"{max(radii):.3f}" if radii else formatting.MISSING,
+        formatting.error(statistics.median(radii) if radii else None),
+        formatting.error(max(radii, default=None)),
         formatting.share(above, decimals=1),
         _loss(row),
     ]
@@ -262,9 +263,8 @@ def measure_apart(row: Row, options: argparse.Namespace) -> int:
     """Measure one row in a process of its own, which writes to a log beside the results."""
     options.output.mkdir(parents=True, exist_ok=True)
     log = options.output / f"{row.name}.log"
-    arguments = [argument for argument in options.arguments if not argument.startswith("--workers=")]
+    command = [sys.executable, __file__, *options.arguments, "--workers", "1", "--only", row.name]
     with log.open("a") as stream:
-        command = [sys.executable, __file__, *arguments, "--workers", "1", "--only", row.name]
         status = subprocess.run(command, stdout=stream, stderr=stream, env=os.environ, check=False).returncode
     print(f"{row.name}: exit status {status} (log: {log})", flush=True)
     return status
