@@ -187,8 +187,8 @@ def markdown(rows: Sequence[Mapping[str, Any]], head: Mapping[str, Any]) -> str:
         "# The paper's remedies for a block that does not invert",
         "",
         f"The dot-product kind of the recipe `released` on {head['data']['name']}, seed {settings['seed']}: "
-        f"{head['data']['train']} training images, epochs: {settings['epochs']}; then {head['data']['test']} test images "
-        f"inverted by {STEPS} Picard steps (remedy 3: 200). Each row changes one thing (App. C of the paper).",
+        f"{head['data']['train']} training images, epochs: {settings['epochs']}; then {head['data']['test']} test "
+        f"images inverted by {STEPS} Picard steps (remedy 3: 200). Each row changes one thing (App. C of the paper).",
         "",
         "| remedy | change | V-score | MSE | converged | spectral radius, median | largest | above 1 | training loss |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -231,7 +231,7 @@ def _loss(row: Mapping[str, Any]) -> str:
     last = row["train_loss"][-1] if row["train_loss"] else None
     if row["stopped_at"] is not None:
         return f"not finite at step {row['stopped_at']}"
-    return formatting.MISSING if last is None else f"{last:.4f}"
+    return formatting.error(last, digits=4)
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace, data: ImageData) -> None:

@@ -191,7 +191,7 @@ def test_a_limit_on_file_sizes_leaves_no_part_of_a_file(kilobytes: int, error_li
 
 
 def test_an_interrupted_training_continues_to_the_same_result(tmp_path: Path) -> None:
-    options = ["--attention=gaussian", "--epochs=40", "--repeats=1", "--train-size=64", "--test-size=2"]
+    options = ["--attention=gaussian", "--epochs=15", "--repeats=1", "--train-size=64", "--test-size=2"]
     command = ["reconstruct", *options, "--batch-size=4", "--output"]
     program = "import sys; from invattn.cli.main import main; sys.exit(main())"
     process = subprocess.Popen(
@@ -200,7 +200,7 @@ def test_an_interrupted_training_continues_to_the_same_result(tmp_path: Path) ->
     assert process.stderr is not None
     while "train" not in process.stderr.readline():
         assert process.poll() is None
-    time.sleep(0.5)
+    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130, errors

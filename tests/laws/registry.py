@@ -168,9 +168,9 @@ class EstimatorCase:
 
 ESTIMATORS = [
     EstimatorCase("exact", Exact),
-    EstimatorCase("rademacher", lambda: PowerSeries(terms=24, generator=seeded(1)), draws=16 * 50),
+    EstimatorCase("rademacher", lambda: PowerSeries(terms=12, generator=seeded(1)), draws=16 * 40),
     EstimatorCase(
-        "gaussian", lambda: PowerSeries(terms=24, probes=2, probe="gaussian", generator=seeded(2)), draws=16 * 25
+        "gaussian", lambda: PowerSeries(terms=12, probes=2, probe="gaussian", generator=seeded(2)), draws=16 * 20
     ),
 ]
 

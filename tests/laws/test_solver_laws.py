@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -48,7 +49,7 @@ def test_solver(solver: Solver, case: BlockCase) -> None:
 
 @every_solver
 def test_solver_on_a_slow_branch(solver: Solver) -> None:
-    check_solver(solver, slow_branch(), random_tokens(scale=0.3), generator=seeded(0))
+    check_solver(solver, slow_branch(0.9), random_tokens(scale=0.3), generator=seeded(0))
 
 
 @every_solver
@@ -63,13 +64,11 @@ def test_solver_in_single_precision(solver: Solver) -> None:
 def test_residual_and_error_bound_hold_at_every_number_of_steps(kind: str, name: str, dtype: torch.dtype) -> None:
     branch = (slow_branch(0.97) if kind == "slow" else BlockCase(kind).branch(seed=3)).to(dtype)
     x = random_tokens(4, dtype=torch.float64)
-    wide = type(branch).forward
     with torch.no_grad():
         z = (x.to(dtype) + branch(x.to(dtype))).to(dtype)
         # The exact inverse of the rounded z, in double precision.
         reference = Adaptive().solve(branch.double(), z.double()).value
         branch = branch.to(dtype)
-        assert type(branch).forward is wide
         previous = torch.full((4,), torch.inf, dtype=torch.float64)
         for max_steps in range(31):
             solution = solve(with_max_steps(SOLVERS[name], max_steps), branch, z)
@@ -115,16 +114,16 @@ def test_a_stricter_or_looser_tolerance_is_obeyed(solver: Solver) -> None:
 def test_a_non_finite_sample_stays_alone(solver: Solver) -> None:
     branch, x = BlockCase("dot_product").branch(seed=6), random_tokens(4)
     z = (x + branch(x)).detach()
-    for damage in (torch.nan, torch.inf, -torch.inf):
+    alone = [solve(solver, branch, z[i : i + 1]) for i in range(4)]
+    for damage in (torch.nan, torch.inf):
         damaged = z.clone()
         damaged[2, 1, 3] = damage
         solution = solve(solver, branch, damaged)
         assert solution.status.tolist() == [0, 0, int(Status.NON_FINITE), 0]
         assert solution.converged.tolist() == [True, True, False, True]
         for i in (0, 1, 3):
-            alone = solve(solver, branch, z[i : i + 1])
-            assert int(alone.num_steps[0]) == int(solution.num_steps[i])
-            torch.testing.assert_close(solution.value[i], alone.value[0], rtol=1e-11, atol=1e-11)
+            assert int(alone[i].num_steps[0]) == int(solution.num_steps[i])
+            torch.testing.assert_close(solution.value[i], alone[i].value[0], rtol=1e-11, atol=1e-11)
         assert solution.failures() == "1 non_finite"
 
 
@@ -132,7 +131,9 @@ def test_inverse_raises_and_says_how_many_failed_and_what_to_try() -> None:
     block = BlockCase("concatenation").block(seed=7, solver=Picard(max_steps=1))
     z = block(random_tokens(3)).detach()
     z[0] = torch.nan
-    with pytest.raises(ConvergenceError, match=r"3 of 3 samples .*2 max_steps, 1 non_finite.*inf.*max_steps or a larger"):
+    with pytest.raises(
+        ConvergenceError, match=r"3 of 3 samples .*2 max_steps, 1 non_finite.*inf.*max_steps or a larger"
+    ):
         block.inverse(z)
     relaxed = BlockCase("dot_product", "unconstrained").block(seed=7)
     with pytest.raises(ConvergenceError, match=r"of 3 samples .* no certificate .*recipe='certified'.*App. C"):
@@ -170,24 +171,29 @@ def test_finished_samples_are_not_evaluated_again() -> None:
         far = tokens.abs().amax(dim=(1, 2), keepdim=True) > 100
         return torch.where(far, 1.0, slow(tokens))
 
-    z = random_tokens(2, scale=0.3)
+    z = random_tokens(2, scale=0.1)
     z[0] += 1000
     with torch.no_grad():
-        solution = Picard(max_steps=50).solve(mixed, z)
+        solution = Picard(max_steps=15).solve(mixed, z)
     assert rows[:3] == [2, 2, 1]
     assert set(rows[2:]) == {1}
-    assert solution.num_steps.tolist() == [1, 50]
+    assert solution.num_steps.tolist() == [1, 15]
     assert solution.status.tolist() == [int(Status.CONVERGED), int(Status.MAX_STEPS)]
 
 
 @every_early_solver
 def test_a_map_that_runs_away_is_reported_as_diverged_or_non_finite(solver: Solver) -> None:
     z = random_tokens(2)
-    for function, allowed in ((lambda t: 3 * t, {Status.DIVERGED}), (torch.exp, {Status.DIVERGED, Status.NON_FINITE})):
+    cases: list[tuple[Callable[[Tensor], Tensor], Status]] = [
+        (lambda t: 3 * t, Status.DIVERGED),
+        (torch.square, Status.DIVERGED),
+        (lambda t: (10 * t.abs()).exp(), Status.NON_FINITE),
+    ]
+    for function, status in cases:
         solution = with_max_steps(solver, 40).solve(function, 5 + z.abs())
         if isinstance(solver, Picard):
+            assert solution.status.tolist() == [int(status)] * 2
             assert not solution.converged.any()
-            assert {Status(int(code)) for code in solution.status} <= allowed
         else:  # mixing may find the solution all the same: then it must be one
             value = solution.value[solution.converged]
             residual = size(value + function(value) - (5 + z.abs())[solution.converged])
@@ -201,9 +207,9 @@ def test_exact_picard_on_a_growing_map_ends_as_diverged() -> None:
 
 
 def test_mixing_is_far_quicker_where_plain_steps_are_slow() -> None:
-    branch, x = slow_branch(), random_tokens(scale=0.3)
+    branch, x = slow_branch(0.95), random_tokens(scale=0.03)
     z = (x + branch(x)).detach()
-    picard = solve(Picard(max_steps=5000), branch, z)
+    picard = solve(Picard(max_steps=1000), branch, z)
     for solver in (Anderson(), Adaptive()):
         solution = solve(solver, branch, z)
         assert solution.converged.all()
