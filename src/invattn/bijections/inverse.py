@@ -33,7 +33,7 @@ class Inverse(Bijection):
         return self.bijection(z)
 
     def solve(self, z: Tensor) -> Solution:
-        """Evaluate f: no step, residual 0; no error bound, because the rounding of an evaluation is not bounded here."""
+        """Evaluate f: no step, residual 0; no error bound, as the rounding of an evaluation is not bounded here."""
         return replace(trivial_solution(self.bijection(z)), error_bound=None)
 
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:

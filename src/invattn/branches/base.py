@@ -38,8 +38,8 @@ class Branch(nn.Module, ABC):
             CertificateError: If there is none for this branch.
         """
         raise CertificateError(
-            f"{type(self).__name__} has no proven Lipschitz bound: its response is unbounded, and for suitable "
-            "tokens it maps two inputs to one output. Use recipe='certified', or invert it with block.solve, which reports "
+            f"{type(self).__name__} has no proven Lipschitz bound: its response is unbounded, and for suitable tokens "
+            "it maps two inputs to one output. Use recipe='certified', or invert it with block.solve, which reports "
             "per sample."
         )
 

@@ -165,8 +165,8 @@ def _row_softmax(
 
 def _total_share(sizes: Tensor) -> Tensor:
     """The share of each row in the total, shape (..., N, 1), from the second result of :func:`_row_softmax`."""
-    peak, size = sizes.split(1, dim=-1)
-    share = size * (peak - peak.amax(dim=-2, keepdim=True)).exp()
+    peak, size = sizes[..., :1], sizes[..., 1:]
+    share: Tensor = size * (peak - peak.amax(dim=-2, keepdim=True)).exp()
     return share / share.sum(dim=-2, keepdim=True)
 
 
