@@ -1,6 +1,7 @@
 """What every test shares: the place of the real data, one thread, reproducible hypothesis."""
 
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,11 @@ from hypothesis import settings
 
 settings.register_profile("invattn", deadline=None, derandomize=True)
 settings.load_profile("invattn")
+
+# What torch.func.jvp loads at its first use makes torch 2.13 warn about itself; load it here, and only here, quietly.
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
+    torch.func.jvp(torch.sin, (torch.ones(1),), (torch.ones(1),))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from invattn.solvers.base import Solver
-from invattn.solvers.driver import Tolerance, iterate
-from invattn.solvers.solution import Solution
+from invattn.solvers.base import FixedPointSolver
+from invattn.solvers.driver import Plan, Tolerance
 from invattn.solvers.steppers import AndersonStepper
 
 
 @dataclass(frozen=True)
-class Anderson(Solver):
+class Anderson(FixedPointSolver):
     """Anderson mixing, safeguarded by the plain step.
 
     Attributes:
@@ -35,28 +31,16 @@ class Anderson(Solver):
     def __post_init__(self) -> None:
         _check(self.max_steps, self.depth)
 
-    def solve(
-        self,
-        branch: Callable[[Tensor], Tensor],
-        target: Tensor,
-        *,
-        start: Tensor | None = None,
-        lipschitz: float | None = None,
-    ) -> Solution:
-        return iterate(
-            branch,
-            target,
-            stepper=AndersonStepper(depth=self.depth, patience=None),
+    def plan(self) -> Plan:
+        return Plan(
+            AndersonStepper(depth=self.depth, patience=None),
             max_steps=self.max_steps,
-            early_stop=True,
             tolerance=Tolerance(self.atol, self.rtol),
-            start=start,
-            lipschitz=lipschitz,
         )
 
 
 @dataclass(frozen=True)
-class Adaptive(Solver):
+class Adaptive(FixedPointSolver):
     """Plain steps where they are quick, Anderson mixing where they are slow: the default.
 
     Two plain steps; from then on a sample is mixed as soon as its observed ratio of residuals predicts more than
@@ -84,24 +68,12 @@ class Adaptive(Solver):
         if self.patience < 0 or self.refine < 0:
             raise ValueError(f"patience and refine must not be negative; got {self.patience} and {self.refine}.")
 
-    def solve(
-        self,
-        branch: Callable[[Tensor], Tensor],
-        target: Tensor,
-        *,
-        start: Tensor | None = None,
-        lipschitz: float | None = None,
-    ) -> Solution:
-        return iterate(
-            branch,
-            target,
-            stepper=AndersonStepper(depth=self.depth, patience=self.patience),
-            refine=self.refine,
+    def plan(self) -> Plan:
+        return Plan(
+            AndersonStepper(depth=self.depth, patience=self.patience),
             max_steps=self.max_steps,
-            early_stop=True,
+            refine=self.refine,
             tolerance=Tolerance(self.atol, self.rtol),
-            start=start,
-            lipschitz=lipschitz,
         )
 
 

@@ -1,4 +1,4 @@
-"""The base class of solvers."""
+"""The base classes of solvers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from invattn.solvers.driver import Plan, iterate
 from invattn.solvers.solution import Solution
 
 
@@ -33,3 +34,21 @@ class Solver(ABC):
         Returns:
             A solution with a report for each sample; it never raises for lack of convergence.
         """
+
+
+class FixedPointSolver(Solver):
+    """A solver that runs in the one loop of fixed-point iterations."""
+
+    @abstractmethod
+    def plan(self) -> Plan:
+        """Return the rule, the limits and the tolerance of one solve."""
+
+    def solve(
+        self,
+        branch: Callable[[Tensor], Tensor],
+        target: Tensor,
+        *,
+        start: Tensor | None = None,
+        lipschitz: float | None = None,
+    ) -> Solution:
+        return iterate(branch, target, plan=self.plan(), start=start, lipschitz=lipschitz)

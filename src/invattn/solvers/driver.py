@@ -46,35 +46,43 @@ def _ulp(size: Tensor) -> Tensor:
     return torch.ldexp(torch.full_like(size, torch.finfo(size.dtype).eps), exponent)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How one solve proceeds.
+
+    Attributes:
+        stepper: The update rule, with its history.
+        max_steps: The largest number of updates.
+        tolerance: When a sample has converged.
+        early_stop: Stop each sample at its tolerance, and return the best point seen where it is never reached; else
+            make exactly ``max_steps`` updates (unless a sample leaves the finite numbers) and return the last point.
+        refine: Further updates of each sample once it is within tolerance.
+    """
+
+    stepper: Stepper
+    max_steps: int
+    tolerance: Tolerance
+    early_stop: bool = True
+    refine: int = 0
+
+
 @torch.no_grad()
 def iterate(
     branch: Callable[[Tensor], Tensor],
     target: Tensor,
     *,
-    stepper: Stepper,
-    max_steps: int,
-    early_stop: bool,
-    tolerance: Tolerance,
+    plan: Plan,
     start: Tensor | None = None,
     lipschitz: float | None = None,
-    refine: int = 0,
 ) -> Solution:
-    """Solve x + g(x) = z for every sample.
-
-    Finished samples are not evaluated again. With ``early_stop`` each sample ends as soon as its residual is within
-    tolerance, and the best point seen is returned where that never happens; without it every sample makes exactly
-    ``max_steps`` updates (unless it leaves the finite numbers) and the last point is returned.
+    """Solve x + g(x) = z for every sample; finished samples are not evaluated again.
 
     Args:
         branch: g, a function of any subset of the samples.
         target: z with shape (B, N, C), floating point.
-        stepper: The update rule.
-        max_steps: The largest number of updates.
-        early_stop: Whether to stop at the tolerance.
-        tolerance: The tolerance.
+        plan: The rule, the limits and the tolerance.
         start: Where to start, shape of z; None starts at z (Algorithm 1).
         lipschitz: A proven bound L < 1 of Lip(g), for ``error_bound``; None: no bound.
-        refine: Further updates of each sample once it is within tolerance.
 
     Returns:
         A solution; ``error_bound`` is (residual + gamma u (|x| + |g(x)| + |z|)) / (1 - L).
@@ -82,25 +90,24 @@ def iterate(
     References:
         Zha et al. 2021, Algorithm 1; docs/certificate.md, "Consequences".
     """
-    state = _State(target, target if start is None else start, tolerance(target), refine)
-    for step in range(max_steps + 1):
+    state = _State(target, target if start is None else start, plan.tolerance(target), plan.refine)
+    for step in range(plan.max_steps + 1):
         if state.active.numel() == 0:
             break
         image = branch(state.point)
         defect = state.target - state.point - image
         size = token_norm(defect)
-        last = step == max_steps
-        ended = state.record(size, image, step=step, early_stop=early_stop, last=last)
-        if last:
+        ended = state.record(size, image, step=step, early_stop=plan.early_stop)
+        if step == plan.max_steps:
             break
         if bool(ended.any()):
             rows = ~ended
             state.keep(rows)
-            stepper.keep(rows)
+            plan.stepper.keep(rows)
             defect, size = defect[rows], size[rows]
             if state.active.numel() == 0:
                 break
-        following = stepper.propose(state.point.flatten(1), defect.flatten(1), size, state.tolerance)
+        following = plan.stepper.propose(state.point.flatten(1), defect.flatten(1), size, state.tolerance)
         state.point = following.view_as(state.point)
     return state.solution(lipschitz)
 
@@ -121,7 +128,7 @@ class _State:
         self._steps = torch.zeros(batch, dtype=torch.long, device=target.device)
         self._status = torch.full((batch,), int(Status.MAX_STEPS), dtype=torch.long, device=target.device)
 
-    def record(self, size: Tensor, image: Tensor, *, step: int, early_stop: bool, last: bool) -> Tensor:
+    def record(self, size: Tensor, image: Tensor, *, step: int, early_stop: bool) -> Tensor:
         """Take note of the defects of the active rows; return which of them have ended."""
         rows = self.active
         if step == 0:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from invattn.solvers.base import Solver
-from invattn.solvers.driver import Tolerance, iterate
-from invattn.solvers.solution import Solution
+from invattn.solvers.base import FixedPointSolver
+from invattn.solvers.driver import Plan, Tolerance
 from invattn.solvers.steppers import PlainStepper
 
 
 @dataclass(frozen=True)
-class Picard(Solver):
+class Picard(FixedPointSolver):
     """x <- z - g(x), the fixed-point iteration.
 
     Attributes:
@@ -36,21 +32,10 @@ class Picard(Solver):
         if self.max_steps < 0:
             raise ValueError(f"max_steps must not be negative; got {self.max_steps}.")
 
-    def solve(
-        self,
-        branch: Callable[[Tensor], Tensor],
-        target: Tensor,
-        *,
-        start: Tensor | None = None,
-        lipschitz: float | None = None,
-    ) -> Solution:
-        return iterate(
-            branch,
-            target,
-            stepper=PlainStepper(),
+    def plan(self) -> Plan:
+        return Plan(
+            PlainStepper(),
             max_steps=self.max_steps,
             early_stop=self.early_stop,
             tolerance=Tolerance(self.atol, self.rtol),
-            start=start,
-            lipschitz=lipschitz,
         )

@@ -1,6 +1,5 @@
-"""Small data sets in the publishers' layouts, and the place of the real ones."""
+"""Small data sets in the publishers' layouts."""
 
-import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +9,6 @@ import pytest
 from PIL import Image
 
 Writer = Callable[..., Path]
-
-
-@pytest.fixture
-def real_data() -> Path:
-    root = os.environ.get("INVATTN_TEST_DATA")
-    if not root or not Path(root).is_dir():
-        pytest.skip("INVATTN_TEST_DATA does not name a folder with cifar10, svhn and celeba")
-    return Path(root)
 
 
 @pytest.fixture
