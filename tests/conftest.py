@@ -23,6 +23,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def same_weights_every_time() -> None:
+    """Weights that a test draws without a generator of its own are the same in every run and order."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def real_data() -> Path:
     """The folder with cifar10, svhn and celeba as their publishers ship them."""

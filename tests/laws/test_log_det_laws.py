@@ -26,8 +26,8 @@ def test_estimator(estimator: EstimatorCase, case: BlockCase) -> None:
     check_log_det_estimator(estimator.estimator(), branch, random_tokens(3, 3), draws=estimator.draws, bias=bias)
 
 
-@pytest.mark.parametrize("case", BRANCHES, ids=str)
-def test_exact_on_every_branch(case: BlockCase) -> None:
+@pytest.mark.parametrize("case", [case for case in BRANCHES if case.sees in ("all", "causal")], ids=str)
+def test_exact_on_every_kind_and_recipe(case: BlockCase) -> None:
     check_log_det_estimator(Exact(), case.branch(seed=2, tokens=2), random_tokens(2, 2), tolerance=1e-7)
 
 

@@ -269,8 +269,11 @@ def _strongest(matrix: Tensor) -> Tensor:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    return vectors / lengths.clamp_min(1e-300)
+    """Scale vectors to length 1, however small; zero stays zero."""
+    largest = vectors.detach().abs().amax(dim=-1, keepdim=True)
+    scaled = vectors / torch.where(largest > 0, largest, 1)  # squares of tiny entries would vanish
+    lengths: Tensor = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
+    return scaled / lengths.clamp_min(1)
 
 
 def _normal(shape: torch.Size | tuple[int, ...], generator: torch.Generator | None) -> Tensor:
