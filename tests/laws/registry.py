@@ -22,7 +22,7 @@ from invattn.logdet import Exact, LogDetEstimator, PowerSeries
 from invattn.recipes import Certified, Recipe
 from invattn.solvers import Adaptive, Anderson, Picard, Solver
 
-CHANNELS, TOKENS = 4, 5
+CHANNELS, TOKENS = 4, 3
 KERNELS = ALL_KERNELS
 NORMALIZATIONS = ALL_NORMALIZATIONS
 

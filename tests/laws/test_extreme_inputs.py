@@ -7,7 +7,7 @@ import torch
 
 from invattn.logdet import PowerSeries
 
-from .registry import EVERY_RECIPE_AND_KIND, SOME_CERTIFIED, BlockCase, random_tokens
+from .registry import CHANNELS, EVERY_RECIPE_AND_KIND, SOME_CERTIFIED, TOKENS, BlockCase, random_tokens
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e4])
@@ -46,7 +46,7 @@ def test_a_certified_block_inverts_and_has_a_log_det_at_any_scale(case: BlockCas
 def test_zero_tokens_have_a_finite_gradient(case: BlockCase) -> None:
     """At zero the squash is z / sqrt(1 + 0): an epsilon in its place would bias it."""
     block = case.block(seed=2)
-    x = torch.zeros(1, 5, 4, dtype=torch.float64, requires_grad=True)
+    x = torch.zeros(1, TOKENS, CHANNELS, dtype=torch.float64, requires_grad=True)
     block(x).sum().backward()
     assert x.grad is not None
     assert x.grad.isfinite().all()

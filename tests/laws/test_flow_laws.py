@@ -39,7 +39,7 @@ def test_log_prob_is_the_change_of_variables_and_forward_is_log_prob(case: Block
     jacobian = torch.autograd.functional.jacobian(lambda t: flow.bijection(t[None]).flatten(), x[0])
     z = flow.bijection(x).detach()
     expected = (-0.5 * z[0].square() - 0.5 * math.log(2 * math.pi)).sum()
-    expected = expected + torch.linalg.slogdet(jacobian.reshape(20, 20)).logabsdet
+    expected = expected + torch.linalg.slogdet(jacobian.reshape(TOKENS * CHANNELS, -1)).logabsdet
     log_prob = flow(x)
     assert log_prob.shape == (3,)
     torch.testing.assert_close(log_prob[0].detach(), expected, rtol=1e-10, atol=1e-10)
@@ -116,7 +116,7 @@ def test_any_distribution_over_whole_samples_is_a_base() -> None:
     x = random_tokens(2)
     torch.testing.assert_close(other.log_prob(x), flow.log_prob(x), rtol=1e-12, atol=1e-12)
     assert other.event_shape == (TOKENS, CHANNELS)
-    with pytest.raises(ValueError, match=r"batch shape \(5, 4\).*Independent"):
+    with pytest.raises(ValueError, match=r"batch shape \(3, 4\).*Independent"):
         Flow(flow.bijection, normal)
 
 

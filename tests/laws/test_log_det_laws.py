@@ -13,7 +13,7 @@ from invattn.branches import Branch
 from invattn.logdet import Exact, PowerSeries
 from invattn.testing import check_log_det_estimator, dense_jacobian
 
-from .registry import BRANCHES, ESTIMATORS, PLAIN_CERTIFIED, BlockCase, EstimatorCase, random_tokens, seeded
+from .registry import BRANCHES, ESTIMATORS, PLAIN_CERTIFIED, TOKENS, BlockCase, EstimatorCase, random_tokens, seeded
 
 BIAS = 1e-3  # d L^13 / (13 (1-L)) is 2e-4 for the 12 terms of the registry, d = 12 and L = 0.5
 
@@ -197,6 +197,6 @@ def test_a_branch_that_is_linear_has_the_log_det_of_its_matrix() -> None:
     with torch.no_grad():
         branch.get_submodule("value").get_parameter("weight").mul_(0.2)
     matrix = branch.get_submodule("value").get_parameter("weight").detach()
-    expected = 5 * torch.linalg.slogdet(torch.eye(4, dtype=torch.float64) + matrix).logabsdet
+    expected = TOKENS * torch.linalg.slogdet(torch.eye(4, dtype=torch.float64) + matrix).logabsdet
     _, log_det = Exact()(branch, random_tokens(2))
     torch.testing.assert_close(log_det.detach(), expected.expand(2), rtol=1e-11, atol=1e-11)

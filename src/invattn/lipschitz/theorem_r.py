@@ -27,7 +27,7 @@ def attention_constant(value_norm: Tensor, response_norm: Tensor) -> Tensor:
     in_reach = response_norm <= 2 * value_norm
     # One in place of a zero, or of what is not selected: otherwise 0 / 0 would reach the gradient.
     divisor = torch.where(in_reach & (value_norm > 0), value_norm, torch.ones_like(value_norm))
-    return torch.where(in_reach, value_norm + response_norm.square() / (4 * divisor), response_norm)
+    return torch.where(in_reach, value_norm + response_norm * (response_norm / (4 * divisor)), response_norm)
 
 
 def output_constant(output: Tensor, head_constants: Tensor) -> Tensor:
