@@ -13,12 +13,9 @@ from .registry import CHANNELS, EVERY_RECIPE_AND_KIND, SOME_CERTIFIED, TOKENS, B
 @pytest.mark.parametrize("scale", [1e-6, 1e4])
 @pytest.mark.parametrize("num_heads", [1, 4])
 @pytest.mark.parametrize("case", EVERY_RECIPE_AND_KIND, ids=str)
-@pytest.mark.parametrize("seed", [0, 1])
-def test_values_and_gradients_are_finite_in_every_recipe(
-    case: BlockCase, num_heads: int, scale: float, seed: int
-) -> None:
-    block = BlockCase(case.kind, case.recipe, num_heads).block(seed=seed, dtype=torch.float32)
-    x = random_tokens(seed=seed, scale=scale, dtype=torch.float32).requires_grad_()
+def test_values_and_gradients_are_finite_in_every_recipe(case: BlockCase, num_heads: int, scale: float) -> None:
+    block = BlockCase(case.kind, case.recipe, num_heads).block(seed=0, dtype=torch.float32)
+    x = random_tokens(scale=scale, dtype=torch.float32).requires_grad_()
     z = block(x)
     assert z.isfinite().all()
     z.sum().backward()

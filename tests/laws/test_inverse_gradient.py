@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 import torch
+from torch import Tensor
 
 from invattn import ConvergenceError
-from invattn.bijections import Composed
-from invattn.solvers import attach_gradient
+from invattn.bijections import Composed, Inverse
+from invattn.solvers import Picard, attach_gradient
 from invattn.testing import check_inverse_gradient, dense_jacobian
 
 from .registry import BIJECTIONS, CERTIFIED, SOME_CERTIFIED, BijectionCase, BlockCase, random_tokens, seeded
@@ -94,6 +97,64 @@ def test_a_second_differentiation_is_refused() -> None:
     block, z = BlockCase("gaussian").block(seed=8), random_tokens(2).requires_grad_()
     with pytest.raises(RuntimeError, match="create_graph=False"):
         torch.autograd.grad(block.inverse(z).square().sum(), z, create_graph=True)
+
+
+@pytest.mark.parametrize("case", SOME_CERTIFIED, ids=str)
+def test_the_inverse_under_torch_func(case: BlockCase) -> None:
+    """vjp, vmap, jacrev and gradients per sample, by z and by the parameters, against the dense inverse of J_f."""
+    block, z = case.block(seed=10), random_tokens(3)
+    x = block.solve(z).value
+    inverse = torch.linalg.inv(dense_jacobian(block, x))
+    incoming = torch.randn(z.shape, dtype=torch.float64, generator=seeded(11))
+    wanted = (incoming.flatten(1)[:, None] @ inverse)[:, 0].view_as(z)
+
+    def single(sample: Tensor) -> Tensor:
+        return block.inverse(sample[None])[0]
+
+    def loss(values: Mapping[str, Tensor], sample: Tensor, weight: Tensor) -> Tensor:
+        turned = torch.func.functional_call(Inverse(block), dict(values), (sample[None],))
+        total: Tensor = (turned[0] * weight).sum()
+        return total
+
+    image, pull = torch.func.vjp(block.inverse, z)  # type: ignore[misc]
+    torch.testing.assert_close(image, x, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(pull(incoming)[0], wanted, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(torch.func.vmap(single)(z), x, rtol=1e-10, atol=1e-10)
+    # The samples as the mapped axis of a batch that is not the first axis.
+    stacked = torch.func.vmap(block.inverse, in_dims=1, out_dims=1)(torch.stack([z, z + 1], dim=1))
+    torch.testing.assert_close(stacked[:, 0], x, rtol=1e-10, atol=1e-10)
+    jacobian = torch.func.vmap(torch.func.jacrev(single))(z).flatten(1, 2).flatten(2)
+    torch.testing.assert_close(jacobian, inverse, rtol=1e-8, atol=1e-9)
+    values = {f"bijection.{name}": parameter for name, parameter in block.named_parameters()}
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(values, z, incoming)
+    plain = torch.autograd.grad((block.inverse(z) * incoming).sum(), list(block.parameters()))
+    for found, expected in zip(each.values(), plain, strict=True):
+        torch.testing.assert_close(found.sum(dim=0), expected, rtol=1e-8, atol=1e-9)
+
+
+def test_a_second_differentiation_under_torch_func_is_refused() -> None:
+    block, z = BlockCase("gaussian").block(seed=12), random_tokens(1)
+    values = dict(block.named_parameters())
+
+    def linear(parameters: Mapping[str, Tensor], target: Tensor) -> Tensor:
+        names = {f"bijection.{name}": value for name, value in parameters.items()}
+        result: Tensor = torch.func.functional_call(Inverse(block), names, (target,)).sum()
+        return result
+
+    def gradient_of_gradient(parameters: Mapping[str, Tensor]) -> Tensor:
+        inner = torch.func.grad(linear)(parameters, z)
+        return torch.stack([entry.square().sum() for entry in inner.values()]).sum()
+
+    with pytest.raises(RuntimeError, match="cannot be differentiated again"):
+        torch.func.grad(gradient_of_gradient)(values)
+    with pytest.raises(RuntimeError, match="cannot be differentiated again"):
+        torch.func.grad(lambda t: torch.func.grad(linear, argnums=1)(values, t).square().sum())(z)
+
+
+def test_a_failure_to_converge_is_raised_under_vmap_as_well() -> None:
+    block = BlockCase("gaussian").block(seed=13, solver=Picard(max_steps=1))
+    with pytest.raises(ConvergenceError, match="4 of 4 samples"):
+        torch.func.vmap(block.inverse)(random_tokens(4)[:, None])
 
 
 def test_a_gradient_that_does_not_exist_is_refused() -> None:

@@ -69,6 +69,7 @@ def test_residual_and_error_bound_hold_at_every_number_of_steps(kind: str, name:
         # The exact inverse of the rounded z, in double precision.
         reference = Adaptive().solve(branch.double(), z.double()).value
         branch = branch.to(dtype)
+        tolerance = (1e-12 if dtype == torch.float64 else 1e-6) * (1 + size(z))
         previous = torch.full((4,), torch.inf, dtype=torch.float64)
         for max_steps in range(31):
             solution = solve(with_max_steps(SOLVERS[name], max_steps), branch, z)
@@ -77,8 +78,28 @@ def test_residual_and_error_bound_hold_at_every_number_of_steps(kind: str, name:
             recomputed = size(solution.value + branch(solution.value) - z)
             assert ((solution.residual - recomputed).abs() <= 32 * torch.finfo(dtype).eps * size(z)).all()
             assert int(solution.num_steps.max()) <= max_steps
+            expected = [Status.CONVERGED if reached else Status.MAX_STEPS for reached in solution.residual <= tolerance]
+            assert solution.status.tolist() == expected
+            assert solution.converged.tolist() == [status == Status.CONVERGED for status in expected]
             assert (solution.residual.double() <= previous).all()  # the best point is returned, never a later worse one
             previous = solution.residual.double()
+
+
+@pytest.mark.parametrize("lipschitz", [0.1, 0.9])
+def test_the_error_bound_holds_at_full_convergence_because_it_has_a_rounding_term(lipschitz: float) -> None:
+    """At the last bit the residual may be 0 while the error is not: residual / (1 - L) alone would be no bound."""
+    branch = BlockCase("embedded_gaussian").branch(seed=12, lipschitz=lipschitz)
+    with torch.no_grad():
+        x = random_tokens(300, scale=3.0)
+        z = (x + branch(x)).float()
+        solution = solve(Picard(max_steps=80, early_stop=False), branch.float(), z)
+        # The reference has the rounded weights and the rounded target, and 8 more digits than float32.
+        exact = Adaptive(atol=0.0, rtol=0.0).solve(branch.double(), z.double()).value
+    assert solution.error_bound is not None
+    error = size(solution.value.double() - exact)
+    assert (error <= solution.error_bound).all()
+    if lipschitz == 0.1:  # at 0.9 the division by 1 - L hides it
+        assert (error > solution.residual.double() / (1 - lipschitz)).any()
 
 
 @every_early_solver

@@ -8,7 +8,7 @@ from invattn.bijections.base import Bijection, raise_unless_converged
 from invattn.branches import Branch
 from invattn.lipschitz import LipschitzBound
 from invattn.logdet import LogDetEstimator, PowerSeries
-from invattn.solvers import Adaptive, Solution, Solver, attach_gradient
+from invattn.solvers import Adaptive, Solution, Solver, attach_gradient, fold_into_batch
 
 
 class ResidualBijection(Bijection):
@@ -55,9 +55,12 @@ class ResidualBijection(Bijection):
         return self.solver.solve(self.g, z, lipschitz=lipschitz)
 
     def inverse(self, z: Tensor) -> Tensor:
-        solution = self.solve(z.detach())
+        return attach_gradient(self.g, z, fold_into_batch(self._solved, z))
+
+    def _solved(self, z: Tensor) -> Tensor:
+        solution = self.solve(z)
         raise_unless_converged(solution)
-        return attach_gradient(self.g, z, solution.value)
+        return solution.value
 
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
         image, log_det = self.log_det_estimator(self.g, x)

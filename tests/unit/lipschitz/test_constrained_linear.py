@@ -89,7 +89,7 @@ def test_vectors_change_only_in_a_training_forward_that_records_gradients() -> N
     with torch.no_grad():
         linear.train()(x)
     assert unchanged()
-    torch.func.vjp(linear, x)  # type: ignore[misc]
+    torch.func.vjp(linear, x)
     assert unchanged()
     with held_estimates(nn.Sequential(linear)):
         linear(x)
@@ -126,7 +126,8 @@ def test_the_gradient_goes_through_the_scale() -> None:
     linear.eval()
 
     def scaled(weight: Tensor) -> Tensor:
-        return torch.func.functional_call(linear, {"weight": weight}, (torch.eye(6, dtype=torch.float64),))
+        result: Tensor = torch.func.functional_call(linear, {"weight": weight}, (torch.eye(6, dtype=torch.float64),))
+        return result
 
     assert torch.autograd.gradcheck(scaled, (linear.weight.detach().clone().requires_grad_(),), fast_mode=True)
 
