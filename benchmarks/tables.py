@@ -104,7 +104,12 @@ def collect(table: str, groups: Sequence[Group], output: Path, data_root: Path |
     records = [ReconstructionRecord.from_json(content) for content in raw]
     RESULTS.mkdir(parents=True, exist_ok=True)
     write_json(RESULTS / f"{table}.json", {"runs": raw})
-    atomic_write(RESULTS / f"{table}.md", markdown_table(records).encode())
+    atomic_write(RESULTS / f"{table}.md", (_heading(table) + markdown_table(records)).encode())
+
+
+def _heading(table: str) -> str:
+    title = "Table 2, measured" if table == "table2" else "218 x 178 crops of photographs, measured"
+    return f"# {title}\n\nWritten by `python benchmarks/tables.py {table}`. What it shows: [README](README.md).\n\n"
 
 
 def _without_paths(command: str, data_root: Path | None, output: Path) -> str:
