@@ -151,7 +151,7 @@ def test_a_relu_without_a_positive_score_gives_zero_and_zero_gradient() -> None:
 
 
 def test_column_sums_have_a_response_that_grows_with_the_number_of_tokens() -> None:
-    """03-certificate, section 4: sum_i |dg_i / dq_1| is exactly Lambda N / 2, which no bound without N can hold."""
+    """Column sums of 1: sum_i |dg_i / dq_1| is exactly Lambda N / 2, which no bound without N can hold."""
     for tokens in (4, 16, 64, 256):
         strength = 0.5 * torch.tensor(tokens - 1.0, dtype=torch.float64).log()
         query = -torch.ones(1, 1, tokens, 1, dtype=torch.float64)

@@ -172,7 +172,7 @@ def test_eigenvalues_determinants_and_distances_at_all_scales(case: BlockCase) -
 
 @pytest.mark.parametrize("case", SOME_CERTIFIED, ids=str)
 def test_the_branch_is_bounded(case: BlockCase) -> None:
-    """03-certificate, section 3, remark 10: |g(x)| <= |W_O| sqrt(H) + |b_L| at any x."""
+    """Squashed values: |g(x)| <= |W_O| sqrt(H) + |b_L| at any x."""
     branch = case.branch(seed=10)
     state = branch.state_dict()
     limit = norm(state["output.weight"]) * math.sqrt(case.num_heads) + state["output.bias"].norm()
@@ -260,7 +260,7 @@ def test_the_root_of_the_number_of_heads_is_attained(heads: int) -> None:
 
 
 FAILURES = [
-    # kind, W_L, query and key factors, S, D, f, det(I + J): 03-certificate, section 9
+    # kind, W_L, query and key factors, S, D, f, det(I + J): docs/certificate.md, last table
     ("gaussian", -0.9, None, 3.0, 2.232428648257509, 0.285, -0.156275),
     ("embedded_gaussian", 0.9, (2.0, -2.0), 2.0, 1.547473947145905, 1.81, -4.0544),
     ("dot_product", 0.9, (2.0, -2.0), 2.0, 1.547473947145905, 1.81, -4.0544),

@@ -103,7 +103,7 @@ def test_weights_of_samples_reach_their_own_sample() -> None:
 @pytest.mark.parametrize("terms", [1, 3, 8])
 @pytest.mark.parametrize("case", PLAIN_CERTIFIED, ids=str)
 def test_truncation_and_powers_stay_within_the_proven_bounds(case: BlockCase, terms: int) -> None:
-    """03-certificate, section 6b: |error| <= d L^(n+1) / ((n+1) (1-L)), |J^k|_F <= sqrt(d) L^k."""
+    """The series of a certified block: |error| <= d L^(n+1) / ((n+1) (1-L)), |J^k|_F <= sqrt(d) L^k."""
     branch = case.branch(seed=7, tokens=4)
     lipschitz = branch.lipschitz_bound().value
     jacobian = dense_jacobian(branch, random_tokens(3, 4))

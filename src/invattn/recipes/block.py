@@ -50,7 +50,8 @@ def invertible_attention(
         solver: How to invert; None is :class:`invattn.solvers.Adaptive`.
         log_det_estimator: How to get log|det(I + J)|; None is :class:`invattn.logdet.PowerSeries`.
         mask: Boolean (N, N), True where query i may see key j; the same in both directions of the map.
-        causal: Token i sees tokens 0 ... i.
+        causal: Token i sees tokens 0 ... i. With column or total normalisation (paper, released_generative) the
+            normaliser still sums over later tokens: only row-normalised recipes are causal in the strict sense.
 
     Returns:
         A bijection; see :class:`invattn.bijections.Bijection`.

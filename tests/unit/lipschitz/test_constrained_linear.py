@@ -70,7 +70,7 @@ def test_the_estimate_is_from_below_and_near_after_training_steps() -> None:
         optimizer.zero_grad()
         (linear(x) - x[:, :5]).square().mean().backward()
         optimizer.step()
-        # Five steps of power iteration may leave 15 % (03-certificate, section 9).
+        # Five steps of power iteration may leave 15 %.
         assert truth(linear.scaled_weight()) <= 0.9 * 1.15
 
 
