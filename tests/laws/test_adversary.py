@@ -162,9 +162,16 @@ def test_no_pair_exceeds_the_bound_in_a_large_campaign(part: int) -> None:
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0, 4.0])
 @pytest.mark.parametrize("kind", ATTENTION_KINDS)
 def test_a_long_structured_search_at_every_ratio(kind: str, ratio: float) -> None:
-    generator = seeded(5, ATTENTION_KINDS.index(kind))
-    block = invertible_attention(9, kind=kind, recipe=Certified(ratio=ratio), key_channels=3, layout="tokens").double()
-    separate_channels(cast(CertifiedAttention, block.branch), generator=generator)
-    found = largest_ratio(block.branch, tokens=32, restarts=8, steps=400, search_weights=True, generator=generator)
-    bound = found.branch.lipschitz_bound().value
-    assert 0.85 * bound <= found.ratio <= bound
+    """The best of three draws of the weights that the ascent starts from: one draw can end in a poor corner."""
+    reached = []
+    for draw in range(3):
+        generator = seeded(5, 10 * ATTENTION_KINDS.index(kind) + draw)
+        recipe = Certified(ratio=ratio)
+        block = invertible_attention(9, kind=kind, recipe=recipe, key_channels=3, layout="tokens").double()
+        separate_channels(cast(CertifiedAttention, block.branch), generator=generator)
+        found = largest_ratio(block.branch, tokens=32, restarts=8, steps=400, search_weights=True, generator=generator)
+        reached.append(found.ratio / found.branch.lipschitz_bound().value)
+        assert reached[-1] <= 1
+        if reached[-1] >= 0.85:
+            return
+    raise AssertionError(f"the ascent reached {reached} of the bound: it is vacuous, or the search too weak.")
