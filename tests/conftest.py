@@ -1,6 +1,7 @@
 """What every test shares: the place of the real data, one thread, reproducible hypothesis."""
 
 import os
+import signal
 import warnings
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from hypothesis import settings
 
 settings.register_profile("invattn", deadline=None, derandomize=True)
 settings.load_profile("invattn")
+
+# A shell that starts the tests in the background has SIGINT ignored, and its children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What torch.func.jvp loads at its first use makes torch 2.13 warn about itself; load it here, and only here, quietly.
 with warnings.catch_warnings():
