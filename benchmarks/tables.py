@@ -14,6 +14,7 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -87,10 +88,15 @@ def measure(group: Group, *, data_root: Path | None, output: Path, threads: int)
         command.append("--resume")
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = output / f"{group.name}.log"
+    start = time.monotonic()
     with log.open("a") as stream:
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        status = subprocess.run(command, stdout=stream, stderr=stream, env=environment, check=False).returncode
-    print(f"{group.name}: exit status {status} (log: {log})", flush=True)
+        process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment)
+        _, wait_status, usage = os.wait4(process.pid, 0)
+        status = process.returncode = os.waitstatus_to_exitcode(wait_status)
+    cost = f"{time.monotonic() - start:.0f} s, {usage.ru_utime + usage.ru_stime:.0f} s of CPU"
+    print(f"{group.name}: exit status {status}, {cost}, peak memory {usage.ru_maxrss / 2**20:.2f} GiB (log: {log})")
+    sys.stdout.flush()
     return status
 
 
