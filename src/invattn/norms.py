@@ -1,24 +1,87 @@
-"""Vector norms of token batches, one number a sample."""
+"""Vector norms of batches, one number a sample, and what changing from one to another costs."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from invattn._names import check_name
 
-def token_norm(tokens: Tensor) -> Tensor:
+
+def token_norm(x: Tensor) -> Tensor:
     """|x|_{inf,2} = max_i |x_i|_2, the norm of the row-normalised certificate.
 
     A bound on it is a bound on the worst channel of the worst token.
 
     Args:
-        tokens: Tokens with shape (B, N, C).
+        x: Tokens with shape (B, N, C), images with shape (B, C, H, W), or single tokens with shape (B, C).
 
     Returns:
-        A tensor with shape (B,), in the units of the tokens. NaN where a token holds one.
+        A tensor with shape (B,), in the units of x. NaN where a token holds one.
     """
+    tokens = x.flatten(2).mT if x.dim() == 4 else x
     # Scaling by the largest entry keeps the squares finite at any finite input.
-    largest = tokens.abs().amax(dim=(-2, -1), keepdim=True)
-    safe = largest.clamp_min(1.0)
-    norms: Tensor = torch.linalg.vector_norm(tokens / safe, dim=-1)
-    return norms.amax(dim=-1) * safe[..., 0, 0]
+    safe = tokens.abs().flatten(1).amax(dim=1).clamp_min(1.0)
+    norms: Tensor = torch.linalg.vector_norm(tokens / _beside(safe, tokens), dim=-1)
+    return norms.flatten(1).amax(dim=1) * safe if norms.dim() > 1 else norms * safe
+
+
+def euclidean_norm(x: Tensor) -> Tensor:
+    """|x|_2, the norm of the certificates of convolutions.
+
+    Args:
+        x: Samples of any shape, (B, ...).
+
+    Returns:
+        A tensor with shape (B,), in the units of x. NaN where a sample holds one.
+    """
+    entries = x.flatten(1)
+    safe = entries.abs().amax(dim=1).clamp_min(1.0)
+    norms: Tensor = torch.linalg.vector_norm(entries / safe[:, None], dim=-1)
+    return norms * safe
+
+
+NORMS: dict[str, Callable[[Tensor], Tensor]] = {"inf,2": token_norm, "2": euclidean_norm}
+"""The norms that certificates are stated in, by name."""
+
+
+def get_norm(name: str) -> Callable[[Tensor], Tensor]:
+    """Return the norm of this name, a function of batches.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    return NORMS[check_name(name, list(NORMS), what="norm")]
+
+
+def conversion(source: str, target: str, *, tokens: int) -> float:
+    """Return the least c with |x|_target <= c |x|_source for all x of this many tokens.
+
+    Args:
+        source: Name of a norm.
+        target: Name of a norm.
+        tokens: N, at least 1.
+    """
+    get_norm(source)
+    get_norm(target)
+    return math.sqrt(tokens) if (source, target) == ("inf,2", "2") else 1.0
+
+
+def count_tokens(shape: Sequence[int]) -> int:
+    """Return N for the shape of one sample: (N, C), an image (C, H, W), or a single token (C,).
+
+    Raises:
+        ValueError: If the shape has no or more than three axes.
+    """
+    if len(shape) == 3:
+        return shape[1] * shape[2]
+    if len(shape) in (1, 2):
+        return 1 if len(shape) == 1 else shape[0]
+    raise ValueError(f"the shape of a sample is (N, C), (C, H, W) or (C,); got {tuple(shape)}.")
+
+
+def _beside(numbers: Tensor, x: Tensor) -> Tensor:
+    return numbers.reshape(-1, *(1 for _ in range(x.dim() - 1)))

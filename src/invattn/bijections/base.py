@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from invattn._errors import CertificateError, ConvergenceError
 from invattn.branches import Branch
-from invattn.lipschitz import LipschitzBound
+from invattn.lipschitz import BiLipschitz, LipschitzBound
 from invattn.solvers import Solution
 
 
@@ -53,9 +54,32 @@ class Bijection(nn.Module, ABC):
         return True
 
     @property
-    def inverse_lipschitz(self) -> float | None:
-        """A bound of Lip(f^{-1}) in |.|_{inf,2}, which error bounds of earlier parts are multiplied by; or None."""
+    def norm(self) -> str | None:
+        """The norm that reports about the recovered x are stated in; None where any will do."""
         return None
+
+    def bi_lipschitz(self, shape: Sequence[int], *, norm: str | None = None) -> BiLipschitz:
+        """Return proven constants l, u with l |x - y| <= |f(x) - f(y)| <= u |x - y| for all x, y.
+
+        Args:
+            shape: Shape of one input, without the batch: (N, C), (C, H, W) or (C,). Only N matters, where norms change.
+            norm: Name of the norm of inputs; None is the map's own, else "inf,2".
+
+        Raises:
+            CertificateError: If a part of the map has no certificate.
+
+        References:
+            docs/theory.md, "Composition".
+        """
+        raise CertificateError(f"{type(self).__name__} does not say how much it stretches distances.")
+
+    def output_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of one output for one input of this shape, both without the batch."""
+        return tuple(shape)
+
+    def input_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of one input for one output of this shape, both without the batch."""
+        return tuple(shape)
 
     @property
     def branch(self) -> Branch:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from invattn._errors import CertificateError
 from invattn.bijections.base import Bijection
 from invattn.bijections.trivial import trivial_solution
+from invattn.lipschitz import BiLipschitz, isometry
+from invattn.norms import conversion, count_tokens
 from invattn.solvers import Solution, Status
 
 
@@ -33,10 +36,26 @@ class Composed(Bijection):
         return all(part.certified for part in self._parts())
 
     @property
-    def inverse_lipschitz(self) -> float | None:
-        constants = [part.inverse_lipschitz for part in self._parts()]
-        known = [constant for constant in constants if constant is not None]
-        return reduce(lambda a, b: a * b, known, 1.0) if len(known) == len(constants) else None
+    def norm(self) -> str | None:
+        return next((part.norm for part in self._parts() if part.norm is not None), None)
+
+    def bi_lipschitz(self, shape: Sequence[int], *, norm: str | None = None) -> BiLipschitz:
+        """Multiply the constants of the parts, and charge each change of norm between them."""
+        total = isometry(norm or self.norm or "inf,2")
+        for position, part in enumerate(self._parts()):
+            try:
+                following = part.bi_lipschitz(shape, norm=part.norm or total.norm_out)
+            except CertificateError as error:
+                raise CertificateError(f"part {position} of the chain: {error}") from None
+            total = total.then(following, tokens=count_tokens(shape))
+            shape = part.output_shape(shape)
+        return total
+
+    def output_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return reduce(lambda current, part: part.output_shape(current), self._parts(), tuple(shape))
+
+    def input_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return reduce(lambda current, part: part.input_shape(current), reversed(self._parts()), tuple(shape))
 
     def forward(self, x: Tensor) -> Tensor:
         for part in self._parts():
@@ -52,12 +71,20 @@ class Composed(Bijection):
         """Invert part by part.
 
         The residual is the largest of the parts', the steps are summed, and a sample's status is that of the first
-        part (in the order of the inverse) in which it failed. The error bound carries each part's through the rest:
-        e <- e_part + Lip(f_part^{-1}) e.
+        part (in the order of the inverse) in which it failed. The error bound carries each part's through the rest,
+        e <- e_part + Lip(f_part^{-1}) e, where a change of norm between parts is charged; it is stated in the norm of
+        the first part that has one.
         """
-        merged = trivial_solution(z)
+        merged, norm = trivial_solution(z), self.norm or "inf,2"
         for part in reversed(self._parts()):
-            merged = _merge(merged, part.solve(merged.value), part.inverse_lipschitz)
+            tokens = count_tokens(merged.value.shape[1:])
+            after = part.solve(merged.value)
+            constant = None
+            if merged.error_bound is not None and after.error_bound is not None and part.certified:
+                constants = part.bi_lipschitz(tuple(after.value.shape[1:]), norm=part.norm or norm)
+                constant = conversion(norm, constants.norm_out, tokens=tokens) / constants.lower
+                norm = constants.norm_in
+            merged = _merge(merged, after, constant)
         return merged
 
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor
 
 from invattn.bijections.base import Bijection
 from invattn.bijections.trivial import trivial_solution
+from invattn.lipschitz import BiLipschitz, isometry
+from invattn.norms import count_tokens
 from invattn.solvers import Solution
 
 
@@ -25,6 +28,16 @@ class Inverse(Bijection):
     @property
     def certified(self) -> bool:
         return self.bijection.certified
+
+    def bi_lipschitz(self, shape: Sequence[int], *, norm: str | None = None) -> BiLipschitz:
+        constants = self.bijection.bi_lipschitz(self.bijection.input_shape(shape)).inverse()
+        return isometry(norm or constants.norm_in).then(constants, tokens=count_tokens(shape))
+
+    def output_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return self.bijection.input_shape(shape)
+
+    def input_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return self.bijection.output_shape(shape)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bijection.inverse(x)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from invattn.bijections.base import Bijection
 from invattn.branches import Branch
-from invattn.lipschitz import LipschitzBound
+from invattn.lipschitz import BiLipschitz, LipschitzBound
 from invattn.solvers import Solution
 
 
@@ -30,8 +32,12 @@ class ImageLayout(Bijection):
         return self.tokens.certified
 
     @property
-    def inverse_lipschitz(self) -> float | None:
-        return self.tokens.inverse_lipschitz
+    def norm(self) -> str | None:
+        return self.tokens.norm
+
+    def bi_lipschitz(self, shape: Sequence[int], *, norm: str | None = None) -> BiLipschitz:
+        channels, height, width = shape
+        return self.tokens.bi_lipschitz((height * width, channels), norm=norm)
 
     def lipschitz_bound(self) -> LipschitzBound:
         return self.tokens.lipschitz_bound()

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from invattn.bijections.base import Bijection, raise_unless_converged
 from invattn.branches import Branch
-from invattn.lipschitz import LipschitzBound
+from invattn.lipschitz import BiLipschitz, LipschitzBound, isometry
 from invattn.logdet import LogDetEstimator, PowerSeries
+from invattn.norms import count_tokens
 from invattn.solvers import Adaptive, Solution, Solver, attach_gradient, fold_into_batch
 
 
 class ResidualBijection(Bijection):
-    """f(x) = x + g(x) over tokens with shape (B, N, C).
+    """f(x) = x + g(x) over what g takes: tokens (B, N, C) for attention, images (B, C, H, W) for convolutions.
 
     Args:
-        branch: g. f is a bijection of all of R^{N x C} where g has a proven Lipschitz constant below 1.
+        branch: g. f is a bijection of the whole space where g has a proven Lipschitz constant below 1.
         solver: How to invert; None is :class:`invattn.solvers.Adaptive`.
         log_det_estimator: How to get log|det(I + J)|; None is :class:`invattn.logdet.PowerSeries`.
 
@@ -40,8 +43,20 @@ class ResidualBijection(Bijection):
         return self.g.certified
 
     @property
-    def inverse_lipschitz(self) -> float | None:
-        return 1 / (1 - self.lipschitz_bound().value) if self.certified else None
+    def norm(self) -> str | None:
+        return self.lipschitz_bound().norm if self.certified else None
+
+    def bi_lipschitz(self, shape: Sequence[int], *, norm: str | None = None) -> BiLipschitz:
+        """Return 1 - L and 1 + L in the norm of L, and what changing to that norm costs."""
+        bound = self.lipschitz_bound()
+        constants = BiLipschitz(
+            lower=1 - bound.value,
+            upper=1 + bound.value,
+            norm_in=bound.norm,
+            norm_out=bound.norm,
+            steps=(f"x + g(x): [1 - L, 1 + L] = [{1 - bound.value:.6g}, {1 + bound.value:.6g}]; {bound}",),
+        )
+        return isometry(norm or bound.norm).then(constants, tokens=count_tokens(shape))
 
     def lipschitz_bound(self) -> LipschitzBound:
         return self.g.lipschitz_bound()
@@ -50,9 +65,11 @@ class ResidualBijection(Bijection):
         return x + self.g(x)
 
     def solve(self, z: Tensor) -> Solution:
-        self.g.check_tokens(z)
-        lipschitz = self.lipschitz_bound().value if self.certified else None
-        return self.solver.solve(self.g, z, lipschitz=lipschitz)
+        self.g.check_input(z)
+        if not self.certified:
+            return self.solver.solve(self.g, z)
+        bound = self.lipschitz_bound()
+        return self.solver.solve(self.g, z, lipschitz=bound.value, norm=bound.norm)
 
     def inverse(self, z: Tensor) -> Tensor:
         return attach_gradient(self.g, z, fold_into_batch(self._solved, z))

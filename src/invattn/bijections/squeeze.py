@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from invattn.bijections.base import Bijection
 from invattn.bijections.trivial import trivial_solution
 from invattn.functional import squeeze, unsqueeze
+from invattn.lipschitz import BiLipschitz
 from invattn.solvers import Solution
 
 
@@ -28,9 +31,19 @@ class Squeeze(Bijection):
             raise ValueError(f"the factor must be at least 1; got {factor}.")
         self.factor = factor
 
-    @property
-    def inverse_lipschitz(self) -> float:
-        return 1.0
+    def bi_lipschitz(self, shape: Sequence[int], *, norm: str | None = None) -> BiLipschitz:
+        """Return 1 and 1 in |.|_2; 1 and factor in |.|_{inf,2}, where factor^2 pixels become one token."""
+        name = "inf,2" if norm is None else norm
+        upper = 1.0 if name == "2" else float(self.factor)
+        return BiLipschitz(1.0, upper, name, name, (f"squeeze by {self.factor}: [1, {upper:g}]",))
+
+    def output_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        channels, height, width = shape
+        return channels * self.factor**2, height // self.factor, width // self.factor
+
+    def input_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        channels, height, width = shape
+        return channels // self.factor**2, height * self.factor, width * self.factor
 
     def forward(self, x: Tensor) -> Tensor:
         return squeeze(x, self.factor)

@@ -11,7 +11,7 @@ from invattn.lipschitz import LipschitzBound
 
 
 class Branch(nn.Module, ABC):
-    """A map g over tokens; ``x + g(x)`` is a bijection where g is a contraction.
+    """A map g over tokens or images; ``x + g(x)`` is a bijection where g is a contraction.
 
     Samples of a batch are independent of each other: a solver may evaluate any subset of them.
     """
@@ -20,7 +20,7 @@ class Branch(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Return g(x) with the shape of x, (B, N, C)."""
+        """Return g(x) with the shape of x: (B, N, C) tokens, unless the class says (B, C, H, W)."""
 
     def __call__(self, x: Tensor) -> Tensor:
         result: Tensor = super().__call__(x)
@@ -51,8 +51,8 @@ class Branch(nn.Module, ABC):
         """
         raise ValueError(f"{type(self).__name__} has no attention map.")
 
-    def check_tokens(self, x: Tensor) -> None:
-        """Raise unless x is floating point with shape (B, N, channels)."""
+    def check_input(self, x: Tensor) -> None:
+        """Raise unless x is floating point with the shape that forward takes: here (B, N, channels)."""
         if not x.is_floating_point():
             raise TypeError(f"tokens must be floating point; got {x.dtype}. Convert them first: x.float().")
         if x.dim() != 3 or x.shape[-1] != self.channels:

@@ -33,7 +33,7 @@ class CertifiedPointwise(Branch):
         return True
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_tokens(x)
+        self.check_input(x)
         return F.linear(squash(self.value(x)), self.output.weight * self._scale().to(x.dtype), self.output.bias)
 
     def lipschitz_bound(self) -> LipschitzBound:
@@ -71,6 +71,6 @@ class RelaxedPointwise(Branch):
         self.output = output
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_tokens(x)
+        self.check_input(x)
         result: Tensor = self.output(self.value(x))
         return result

@@ -76,7 +76,7 @@ def dominant_eigenvalue(
     References:
         Saad 2011, Numerical Methods for Large Eigenvalue Problems, Algorithm 6.2.
     """
-    branch.check_tokens(x)
+    branch.check_input(x)
 
     def multiply(vector: Tensor) -> Tensor:
         return _push(branch, x, vector)
@@ -120,7 +120,7 @@ def spectral_norm_estimate(
     References:
         Golub and Van Loan 2013, Section 10.1; docs/certificate.md, "Consequences".
     """
-    branch.check_tokens(x)
+    branch.check_input(x)
     with _evaluating(branch):
         _, pull = torch.func.vjp(branch, x)  # type: ignore[misc]
 

@@ -1,5 +1,7 @@
 """Proven Lipschitz bounds, and the constrained maps of the paper."""
 
+from invattn.lipschitz.bi_lipschitz import BiLipschitz as BiLipschitz
+from invattn.lipschitz.bi_lipschitz import isometry as isometry
 from invattn.lipschitz.bound import LipschitzBound as LipschitzBound
 from invattn.lipschitz.constrained import ConstrainedLinear as ConstrainedLinear
 from invattn.lipschitz.constrained import held_estimates as held_estimates

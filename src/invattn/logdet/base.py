@@ -16,10 +16,10 @@ class LogDetEstimator(ABC):
         """Return g(x) and log|det(I + J_g(x))|.
 
         Args:
-            branch: g, from (B, N, C) to (B, N, C), samples independent.
-            x: Tokens with shape (B, N, C), floating point.
+            branch: g, from (B, ...) to (B, ...), samples independent.
+            x: Tokens (B, N, C) or images (B, C, H, W), floating point.
 
         Returns:
-            The image, shape (B, N, C), and the log-determinant in nats, shape (B,). The gradient of the latter
+            The image, shape of x, and the log-determinant in nats, shape (B,). The gradient of the latter
             reaches x and the parameters of g and is that of the true quantity (in expectation where sampled).
         """

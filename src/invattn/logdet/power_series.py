@@ -49,9 +49,7 @@ class PowerSeries(LogDetEstimator):
             point = x if wanted and x.requires_grad else x.detach().clone().requires_grad_()
             image = branch(point)
             probes = [self._draw(x) for _ in range(self.probes)]
-            total = sum(
-                (self._one_probe(image, point, probe, wanted) for probe in probes), torch.zeros_like(x[:, 0, 0])
-            )
+            total = sum((self._one_probe(image, point, probe, wanted) for probe in probes), x.new_zeros(x.shape[0]))
         return (image, total / self.probes) if wanted else (image.detach(), total.detach() / self.probes)
 
     def _draw(self, x: Tensor) -> Tensor:
@@ -62,15 +60,15 @@ class PowerSeries(LogDetEstimator):
 
     def _one_probe(self, image: Tensor, point: Tensor, probe: Tensor, wanted: bool) -> Tensor:
         """Return the series of one probe, shape (B,), with the gradient of the Neumann form where it is wanted."""
-        value = torch.zeros_like(probe[:, 0, 0])
+        value = probe.new_zeros(probe.shape[0])
         vector, series = probe, probe
         for k in range(1, self.terms + 1):
             (vector,) = torch.autograd.grad(image, point, vector, retain_graph=True)
-            value = value + (-1) ** (k + 1) / k * (vector * probe).sum(dim=(-2, -1))
+            value = value + (-1) ** (k + 1) / k * (vector * probe).flatten(1).sum(dim=1)
             if k < self.terms:
                 series = series + (-1) ** k * vector
         if not wanted:
             return value
         (back,) = torch.autograd.grad(image, point, series, create_graph=True)
-        surrogate = (back * probe).sum(dim=(-2, -1))
+        surrogate = (back * probe).flatten(1).sum(dim=1)
         return surrogate + (value - surrogate).detach()

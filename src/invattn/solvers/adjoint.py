@@ -18,8 +18,8 @@ def solve_adjoint(transposed: Callable[[Tensor], Tensor], incoming: Tensor) -> T
     """Return w with (I + J)^T w = v for every sample, by w <- v - J^T w, mixed where that is slow.
 
     Args:
-        transposed: The map from w to J^T w, shape (B, N, C) to (B, N, C).
-        incoming: v with shape (B, N, C).
+        transposed: The map from w to J^T w, shape (B, ...) to (B, ...).
+        incoming: v with shape (B, ...), of any layout.
 
     Returns:
         w, each sample's residual small against its own v and w: 1e-12 in float64, 1e-6 in float32.
@@ -39,7 +39,7 @@ def solve_adjoint(transposed: Callable[[Tensor], Tensor], incoming: Tensor) -> T
         if bool(done.all()):
             return solution
         following = stepper.propose(solution.flatten(1), defect.flatten(1), residual, limit).view_as(solution)
-        solution = torch.where(done[:, None, None], solution, following)
+        solution = torch.where(done.reshape(-1, *(1 for _ in range(solution.dim() - 1))), solution, following)
     raise ConvergenceError(
         f"the adjoint of the inverse did not converge in {_MAX_STEPS} steps (residual {float(residual.max()):.2g}): "
         "the branch is no contraction at this point, or hardly one. Use recipe='certified' or a smaller lipschitz."

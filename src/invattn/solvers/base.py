@@ -22,14 +22,16 @@ class Solver(ABC):
         *,
         start: Tensor | None = None,
         lipschitz: float | None = None,
+        norm: str = "inf,2",
     ) -> Solution:
         """Solve x + g(x) = z.
 
         Args:
-            branch: g, a function of any subset of the samples, shape (A, N, C) to (A, N, C).
-            target: z with shape (B, N, C), floating point.
+            branch: g, a function of any subset of the samples, shape (A, ...) to (A, ...).
+            target: z with shape (B, ...), floating point: (B, N, C) tokens, (B, C, H, W) images.
             start: Where to start, shape of z; None starts at z.
             lipschitz: A proven bound L < 1 of Lip(g), or None.
+            norm: The norm of residuals, tolerances and L: "inf,2" or "2".
 
         Returns:
             A solution with a report for each sample; it never raises for lack of convergence.
@@ -50,5 +52,6 @@ class FixedPointSolver(Solver):
         *,
         start: Tensor | None = None,
         lipschitz: float | None = None,
+        norm: str = "inf,2",
     ) -> Solution:
-        return iterate(branch, target, plan=self.plan(), start=start, lipschitz=lipschitz)
+        return iterate(branch, target, plan=self.plan(), start=start, lipschitz=lipschitz, norm=norm)

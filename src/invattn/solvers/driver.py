@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from invattn.norms import token_norm
+from invattn.norms import get_norm
 from invattn.solvers.solution import Solution, Status
 from invattn.solvers.steppers import Stepper
 
@@ -21,7 +21,7 @@ ROUNDING_CONSTANT = 16
 
 @dataclass(frozen=True)
 class Tolerance:
-    """When a sample has converged: residual <= atol + rtol max_i |z_i|, never below 8 ulp of max_i |z_i|.
+    """When a sample has converged: residual <= atol + rtol |z|, never below 8 ulp of |z| (max_i |z_i|).
 
     Attributes:
         atol: Absolute tolerance; None is 1e-6 in float32 and 1e-12 in float64.
@@ -31,12 +31,12 @@ class Tolerance:
     atol: float | None = None
     rtol: float | None = None
 
-    def __call__(self, target: Tensor) -> Tensor:
-        """Return the tolerance of each sample of a target with shape (B, N, C), shape (B,)."""
+    def __call__(self, target: Tensor, *, norm: str = "inf,2") -> Tensor:
+        """Return the tolerance of each sample of a target with shape (B, ...) in a norm, shape (B,)."""
         default = 1e-12 if target.dtype == torch.float64 else 1e-6
         atol = default if self.atol is None else self.atol
         rtol = default if self.rtol is None else self.rtol
-        scale = token_norm(target)
+        scale = get_norm(norm)(target)
         return torch.maximum(atol + rtol * scale, _LEAST_ULPS * _ulp(scale))
 
 
@@ -74,15 +74,17 @@ def iterate(
     plan: Plan,
     start: Tensor | None = None,
     lipschitz: float | None = None,
+    norm: str = "inf,2",
 ) -> Solution:
     """Solve x + g(x) = z for every sample; finished samples are not evaluated again.
 
     Args:
         branch: g, a function of any subset of the samples.
-        target: z with shape (B, N, C), floating point.
+        target: z with shape (B, ...), floating point.
         plan: The rule, the limits and the tolerance.
         start: Where to start, shape of z; None starts at z (Algorithm 1).
         lipschitz: A proven bound L < 1 of Lip(g), for ``error_bound``; None: no bound.
+        norm: The norm of residuals, tolerances and L.
 
     Returns:
         A solution; ``error_bound`` is (residual + gamma u (|x| + |g(x)| + |z|)) / (1 - L).
@@ -90,13 +92,14 @@ def iterate(
     References:
         Zha et al. 2021, Algorithm 1; docs/certificate.md, "Consequences".
     """
-    state = _State(target, target if start is None else start, plan.tolerance(target), plan.refine)
+    tolerance = plan.tolerance(target, norm=norm)
+    state = _State(target, target if start is None else start, tolerance, refine=plan.refine, norm=norm)
     for step in range(plan.max_steps + 1):
         if state.active.numel() == 0:
             break
         image = branch(state.point)
         defect = state.target - state.point - image
-        size = token_norm(defect)
+        size = state.norm(defect)
         ended = state.record(size, image, step=step, early_stop=plan.early_stop)
         if step == plan.max_steps:
             break
@@ -115,7 +118,8 @@ def iterate(
 class _State:
     """Points and reports of a solve: full-length results and the still active rows."""
 
-    def __init__(self, target: Tensor, start: Tensor, tolerance: Tensor, refine: int) -> None:
+    def __init__(self, target: Tensor, start: Tensor, tolerance: Tensor, *, refine: int, norm: str) -> None:
+        self.norm = get_norm(norm)
         batch = target.shape[0]
         self.active = torch.arange(batch, device=target.device)
         self.target, self.point, self.tolerance = target, start, tolerance
@@ -139,7 +143,7 @@ class _State:
         chosen = rows[better]
         self._value[chosen] = self.point[better]
         self._residual[chosen] = size[better]
-        self._image_norm[chosen] = token_norm(image[better])
+        self._image_norm[chosen] = self.norm(image[better])
         self._steps[rows] = step
         blown = size > _BLOW_UP * (self._first[rows] + self.tolerance)
         self._status[rows[~finite]] = int(Status.NON_FINITE)
@@ -167,7 +171,7 @@ class _State:
         bound = None
         if lipschitz is not None:
             unit = torch.finfo(residual.dtype).eps / 2
-            sizes = token_norm(self._value) + self._image_norm + token_norm(self._all_targets)
+            sizes = self.norm(self._value) + self._image_norm + self.norm(self._all_targets)
             bound = (residual + ROUNDING_CONSTANT * unit * sizes) / (1 - lipschitz)
         return Solution(
             value=self._value,

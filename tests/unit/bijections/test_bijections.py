@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
 
 from invattn import CertificateError, Solution, Status, invertible_attention
 from invattn.bijections import Bijection, Composed, ImageLayout, Inverse, ResidualBijection, Squeeze, to_tokens
+from invattn.lipschitz import BiLipschitz, isometry
 from invattn.logdet import PowerSeries
 from invattn.solvers import Adaptive, Picard, Solver
 
@@ -21,8 +24,13 @@ class Scripted(Bijection):
         self.constant = constant
 
     @property
-    def inverse_lipschitz(self) -> float | None:
-        return self.constant
+    def certified(self) -> bool:
+        return self.constant is not None
+
+    def bi_lipschitz(self, shape: Sequence[int], *, norm: str | None = None) -> BiLipschitz:
+        if self.constant is None:
+            raise CertificateError("nothing is known.")
+        return BiLipschitz(1 / self.constant, 3.0, norm or "inf,2", norm or "inf,2", ("scripted",))
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -72,9 +80,10 @@ def test_reports_of_a_chain_are_merged() -> None:
     assert solution.num_steps.tolist() == [6, 7, 8, 9]
     assert solution.error_bound is not None
     torch.testing.assert_close(solution.error_bound, torch.tensor([10.1, 10.2, 10.3, 10.4]))
-    assert Composed([first, last]).inverse_lipschitz == 70
-    assert Composed([first, Scripted(first.report, None)]).inverse_lipschitz is None
-    assert Composed([]).inverse_lipschitz == 1
+    assert Composed([first, last]).bi_lipschitz((1, 1)).lower == pytest.approx(1 / 70)
+    with pytest.raises(CertificateError, match=r"part 1 of the chain: nothing is known\."):
+        Composed([first, Scripted(first.report, None)]).bi_lipschitz((1, 1))
+    assert Composed([]).bi_lipschitz((1, 1)) == isometry("inf,2")
 
 
 @pytest.mark.parametrize("missing", ["bound", "constant"])
@@ -119,10 +128,7 @@ def test_a_chain_is_certified_if_every_part_is() -> None:
     assert not Inverse(not_proven).certified
     image = invertible_attention(4)
     assert image.certified
-    assert image.inverse_lipschitz == pytest.approx(1 / (1 - image.lipschitz_bound().value))
     assert Composed([Squeeze(2), image]).certified
-    assert not_proven.inverse_lipschitz is None
-    assert proven.inverse_lipschitz == pytest.approx(1 / (1 - proven.lipschitz_bound().value))
     with pytest.raises(CertificateError, match=r"Composed has no residual branch to bound\. Ask its blocks"):
         Composed([proven]).lipschitz_bound()
     with pytest.raises(ValueError, match="Squeeze is not a single residual block"):
@@ -135,7 +141,6 @@ def test_the_inverse_of_an_inverse() -> None:
     x = torch.randn(2, 5, 4, dtype=torch.float64)
     assert torch.equal(turned.inverse(x), inner(x))
     assert torch.equal(turned(x), inner.inverse(x))
-    assert turned.inverse_lipschitz is None
     assert turned.solve(x).error_bound is None
     torch.testing.assert_close(Inverse(turned)(x), inner(x))
 

@@ -83,14 +83,14 @@ class CertifiedAttention(Branch):
         return True
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_tokens(x)
+        self.check_input(x)
         query, key, scale, bias, mask = self._factors(x)
         value = squash(split_heads(self.value(x), self.num_heads))
         mixed = attend(query, key, value, response=self.response, logit_bias=bias, mask=mask)
         return F.linear(join_heads(mixed), self.output.weight * scale, self.output.bias)
 
     def attention_weights(self, x: Tensor) -> Tensor:
-        self.check_tokens(x)
+        self.check_input(x)
         query, key, _, bias, mask = self._factors(x)
         return response_weights(query, key, response=self.response, logit_bias=bias, mask=mask)
 

@@ -70,7 +70,7 @@ class RelaxedAttention(Branch):
         self.visibility = Visibility() if visibility is None else visibility
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_tokens(x)
+        self.check_input(x)
         query, key = self._factors(x)
         value = split_heads(self.value(x), self.num_heads)
         mask = self.visibility(x.shape[-2], x.device)
@@ -78,7 +78,7 @@ class RelaxedAttention(Branch):
         return result
 
     def attention_weights(self, x: Tensor) -> Tensor:
-        self.check_tokens(x)
+        self.check_input(x)
         query, key = self._factors(x)
         mask = self.visibility(x.shape[-2], x.device)
         return response_weights(query, key, response=self.response, mask=mask)
