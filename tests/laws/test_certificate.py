@@ -260,7 +260,7 @@ def test_the_root_of_the_number_of_heads_is_attained(heads: int) -> None:
 
 
 FAILURES = [
-    # kind, W_L, query and key factors, S, D, f, det(I + J): docs/certificate.md, last table
+    # kind, W_L, query and key factors, S, D, f, det(I + J): docs/theory.md, last table
     ("gaussian", -0.9, None, 3.0, 2.232428648257509, 0.285, -0.156275),
     ("embedded_gaussian", 0.9, (2.0, -2.0), 2.0, 1.547473947145905, 1.81, -4.0544),
     ("dot_product", 0.9, (2.0, -2.0), 2.0, 1.547473947145905, 1.81, -4.0544),

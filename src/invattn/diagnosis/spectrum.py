@@ -118,7 +118,7 @@ def spectral_norm_estimate(
         ValueError: If steps is below 1 or x has another shape.
 
     References:
-        Golub and Van Loan 2013, Section 10.1; docs/certificate.md, "Consequences".
+        Golub and Van Loan 2013, Section 10.1; docs/theory.md, "Consequences".
     """
     branch.check_input(x)
     with _evaluating(branch):

@@ -1,7 +1,7 @@
 """Response kernels phi: what turns a score into a non-negative response.
 
 A positive kernel is given by its logarithm, so that its normalised response is a softmax of
-``log phi(score)``: no overflow and no 0/0 at any finite score (docs/certificate.md;
+``log phi(score)``: no overflow and no 0/0 at any finite score (docs/theory.md;
 the paper's App. D gives up on this for the Gaussian kinds).
 """
 

@@ -18,7 +18,7 @@ def squash(value: Tensor, *, radius: float = 1.0) -> Tensor:
         A tensor of the same shape.
 
     References:
-        Lemma 1 of docs/certificate.md.
+        Lemma 1 of docs/theory.md.
     """
     # Dividing by max(1, |z|_max) first keeps the square finite; the result is the same.
     largest = value.detach().abs().amax(dim=-1, keepdim=True).clamp_min(1.0)

@@ -8,7 +8,7 @@ from torch import Tensor
 from invattn.functional import spectral_norm
 
 ROUNDING = 1e-5
-"""Relative margin for rounding: the cast of weights and scales to float32 (docs/certificate.md, "Rounding")."""
+"""Relative margin for rounding: the cast of weights and scales to float32 (docs/theory.md, "Rounding")."""
 
 
 def attention_constant(value_norm: Tensor, response_norm: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def attention_constant(value_norm: Tensor, response_norm: Tensor) -> Tensor:
         F, same shape; F(0, R) = R.
 
     References:
-        Theorem R of docs/certificate.md.
+        Theorem R of docs/theory.md.
     """
     in_reach = response_norm <= 2 * value_norm
     # One in place of a zero, or of what is not selected: otherwise 0 / 0 would reach the gradient.
@@ -41,7 +41,7 @@ def output_constant(output: Tensor, head_constants: Tensor) -> Tensor:
         A float64 scalar.
 
     References:
-        Theorem H of docs/certificate.md.
+        Theorem H of docs/theory.md.
     """
     heads = head_constants.shape[0]
     joint: Tensor = spectral_norm(output) * torch.linalg.vector_norm(head_constants)

@@ -60,7 +60,7 @@ def invertible_attention(
         ValueError: If a name is unknown (the nearest is suggested) or a number out of range.
 
     References:
-        Zha et al. 2021; Theorem R of docs/certificate.md.
+        Zha et al. 2021; Theorem R of docs/theory.md.
 
     Example:
         >>> import torch, invattn

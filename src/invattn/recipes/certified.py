@@ -30,7 +30,7 @@ class Certified(Recipe):
         self_logit: Their initial value at i = j.
 
     References:
-        Theorems R and H of docs/certificate.md.
+        Theorems R and H of docs/theory.md.
     """
 
     name: ClassVar[str] = "certified"

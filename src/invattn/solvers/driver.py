@@ -90,7 +90,7 @@ def iterate(
         A solution; ``error_bound`` is (residual + gamma u (|x| + |g(x)| + |z|)) / (1 - L).
 
     References:
-        Zha et al. 2021, Algorithm 1; docs/certificate.md, "Consequences".
+        Zha et al. 2021, Algorithm 1; docs/theory.md, "Consequences".
     """
     tolerance = plan.tolerance(target, norm=norm)
     state = _State(target, target if start is None else start, tolerance, refine=plan.refine, norm=norm)

@@ -30,7 +30,7 @@ def attach_gradient(branch: Callable[[Tensor], Tensor], target: Tensor, solved: 
         differentiation raises RuntimeError.
 
     References:
-        docs/certificate.md, "Consequences"; Bai et al. 2019 (implicit layers).
+        docs/theory.md, "Consequences"; Bai et al. 2019 (implicit layers).
     """
     if transforms_active():
         with held_estimates(branch):

@@ -34,7 +34,7 @@ class CertifiedAttention(Branch):
         ValueError: If the response is not row-normalised or its kernel has no bound.
 
     References:
-        Theorems R and H of docs/certificate.md; Zha et al. 2021, Eq. 5 (the form).
+        Theorems R and H of docs/theory.md; Zha et al. 2021, Eq. 5 (the form).
     """
 
     def __init__(

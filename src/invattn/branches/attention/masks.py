@@ -1,7 +1,7 @@
 """What a query may see, and learned logits that depend on positions alone.
 
 Both are the same in the forward map and in its inverse, and neither changes the certificate
-(docs/certificate.md, "What does not matter").
+(docs/theory.md, "What does not matter").
 """
 
 from __future__ import annotations
