@@ -27,6 +27,11 @@ class Branch(nn.Module, ABC):
         return result
 
     @property
+    def kind(self) -> str:
+        """What the branch is, in a word or two for tables: "concatenation attention"."""
+        return type(self).__name__
+
+    @property
     def certified(self) -> bool:
         """Whether :meth:`lipschitz_bound` exists."""
         return False

@@ -29,6 +29,10 @@ class CertifiedPointwise(Branch):
         self.output = nn.Linear(channels, channels)
 
     @property
+    def kind(self) -> str:
+        return "pointwise"
+
+    @property
     def certified(self) -> bool:
         return True
 
@@ -69,6 +73,10 @@ class RelaxedPointwise(Branch):
         self.channels = channels
         self.value = value
         self.output = output
+
+    @property
+    def kind(self) -> str:
+        return "pointwise"
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)

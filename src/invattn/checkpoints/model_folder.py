@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,28 +14,28 @@ from torch import Tensor
 
 from invattn._errors import CertificateError, DataError
 from invattn.bijections import Bijection
-from invattn.checkpoints.certificate import certificate_of, hash_json, hash_tensors
+from invattn.checkpoints.certificate import differences, full_certificate, hash_json
 from invattn.checkpoints.config import ModelConfig
 from invattn.records import atomic_write, read_json, write_json
 
 WEIGHTS, CONFIG, CERTIFICATE = "model.safetensors", "config.json", "certificate.json"
 
-BOUND_TOLERANCE = 1e-9
-"""Relative difference allowed between the stored bound and the recomputed one: other machines sum in another order."""
-
 
 class LoadedModel(NamedTuple):
-    """A verified model.
+    """A model read from a folder.
 
     Attributes:
         model: The bijection with the stored weights, in eval mode.
         config: What it was built from.
         certificate: The content of ``certificate.json``; its ``bound`` is None where nothing is proven.
+        problems: How model and certificate differ, one sentence each, with the name of the block; empty for a model
+            that is what was certified.
     """
 
     model: Bijection
     config: ModelConfig
     certificate: dict[str, Any]
+    problems: tuple[str, ...] = ()
 
 
 def save_model(model: Bijection, folder: Path, *, config: ModelConfig) -> dict[str, Any]:
@@ -55,12 +54,8 @@ def save_model(model: Bijection, folder: Path, *, config: ModelConfig) -> dict[s
     """
     state = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     plain = json.loads(json.dumps(config.to_json()))
-    proven = certificate_of(config.block_of(model))
-    certificate = {
-        **(proven or {"bound": None, "norm": None, "derivation": "nothing is proven of this recipe", "factors": {}}),
-        "config": hash_json(plain),
-        "tensors": hash_tensors(state),
-    }
+    certificate = full_certificate(model) | {"config": hash_json(plain)}
+    certificate["seal"] = hash_json(certificate)
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / WEIGHTS, format_safetensors(state))
     write_json(folder / CONFIG, plain)
@@ -79,30 +74,70 @@ def load_model(folder: Path) -> LoadedModel:
 
     Raises:
         DataError: If a file is missing, damaged, or from another version.
-        CertificateError: If the configuration or any tensor is not the stored one, or the bound cannot be reproduced.
+        CertificateError: If the configuration, a tensor, a bound or a factor is not the stored one; the block is named.
+    """
+    loaded = read_model(folder)
+    refuse(folder, loaded.problems)
+    return loaded
+
+
+def refuse(folder: Path, problems: Sequence[str]) -> None:
+    """Raise CertificateError if a model differs from its certificate, with the first difference.
+
+    Args:
+        folder: The model's, for the message.
+        problems: What ``read_model`` found.
+    """
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise CertificateError(f"{folder} differs from its certificate: {problems[0]}{more}. {_REMEDY}")
+
+
+def read_model(folder: Path) -> LoadedModel:
+    """Rebuild a model from its folder and list how it differs from its certificate, without refusing it.
+
+    Args:
+        folder: What ``save_model`` wrote.
+
+    Raises:
+        DataError: If a file is missing, damaged, or from another version.
     """
     certificate = read_json(folder / CERTIFICATE)
-    if not isinstance(certificate, dict) or not {"bound", "config", "tensors"} <= certificate.keys():
-        raise DataError(f"{folder / CERTIFICATE} is not a certificate of invattn. Save the model again.")
+    if not isinstance(certificate, dict) or not {"bound", "blocks", "config", "tensors"} <= certificate.keys():
+        raise DataError(f"{folder / CERTIFICATE} is not a certificate of this version. Save the model again.")
     plain = read_json(folder / CONFIG)
+    problems = []
     if hash_json(plain) != certificate["config"]:
-        raise CertificateError(f"{folder / CONFIG} differs from what the certificate was made for. {_REMEDY}")
-    state = _read_weights(folder / WEIGHTS)
-    _check_tensors(state, certificate["tensors"], folder / WEIGHTS)
+        problems.append(f"{CONFIG} is not the certified one")
     config = ModelConfig.from_json(plain)
-    model = config.build()
     try:
-        model.load_state_dict(state)
-    except RuntimeError:
-        raise DataError(
-            f"the tensors of {folder / WEIGHTS} do not fit the model of config.json. Use the version that wrote it."
-        ) from None
-    _check_bound(certificate_of(config.block_of(model)), certificate, folder)
+        model = config.build()
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{folder / CONFIG} cannot be built: {error} {_REMEDY}") from None
+    state = _read_weights(folder / WEIGHTS)
+    own = model.state_dict()
+    unknown = sorted(state.keys() ^ own.keys())
+    if unknown or any(state[name].shape != own[name].shape for name in own):
+        names = ", ".join(unknown) or "another shape"
+        raise DataError(f"the tensors of {folder / WEIGHTS} do not fit the model of {CONFIG} ({names}). {_REMEDY}")
+    _adopt(model, state)
     model.eval()
-    return LoadedModel(model, config, certificate)
+    problems += differences(model, certificate)
+    sealed = {name: value for name, value in certificate.items() if name != "seal"}
+    if not problems and hash_json(sealed) != certificate.get("seal"):
+        problems.append(f"{CERTIFICATE} was changed after it was written")
+    return LoadedModel(model, config, certificate, tuple(problems))
 
 
 _REMEDY = "Restore the folder from its source, or save the model again."
+
+
+def _adopt(model: Bijection, state: dict[str, Tensor]) -> None:
+    """Load tensors with their own floating-point type: a certificate is about the stored numbers, not their casts."""
+    types = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
+    if len(types) == 1:
+        model.to(types.pop())
+    model.load_state_dict(state)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -112,20 +147,3 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path} cannot be read: {error.strerror}. {_REMEDY}") from None
     except (SafetensorError, ValueError):
         raise DataError(f"{path} is damaged or not a safetensors file. {_REMEDY}") from None
-
-
-def _check_tensors(state: Mapping[str, Tensor], stored: Any, path: Path) -> None:
-    found = hash_tensors(state)
-    if not isinstance(stored, dict):
-        raise DataError(f"the certificate beside {path} lists no tensors. {_REMEDY}")
-    different = sorted(name for name in found.keys() | stored.keys() if found.get(name) != stored.get(name))
-    if different:
-        raise CertificateError(f"{path} differs from its certificate in {', '.join(different)}. {_REMEDY}")
-
-
-def _check_bound(proven: dict[str, Any] | None, stored: Mapping[str, Any], folder: Path) -> None:
-    now = None if proven is None else proven["bound"]
-    then = stored["bound"]
-    same = now is None if then is None else now is not None and math.isclose(now, then, rel_tol=BOUND_TOLERANCE)
-    if not same or (proven is not None and proven["norm"] != stored.get("norm")):
-        raise CertificateError(f"the bound of {folder} is {now}, but its certificate says {then}. {_REMEDY}")

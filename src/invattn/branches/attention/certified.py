@@ -79,6 +79,10 @@ class CertifiedAttention(Branch):
         self.position_logits = position_logits
 
     @property
+    def kind(self) -> str:
+        return f"{self.score.kind} attention"
+
+    @property
     def certified(self) -> bool:
         return True
 

@@ -69,6 +69,10 @@ class RelaxedAttention(Branch):
         self.output = output
         self.visibility = Visibility() if visibility is None else visibility
 
+    @property
+    def kind(self) -> str:
+        return f"{self.score.kind} attention"
+
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         query, key = self._factors(x)

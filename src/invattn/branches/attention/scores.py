@@ -31,9 +31,11 @@ class Score(nn.Module, ABC):
 
     Attributes:
         additive: s_ij is the sum of two scalars, not a product of two vectors.
+        kind: The attention kind it was made for.
     """
 
     additive: bool = False
+    kind: str = "unnamed"
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,9 +168,12 @@ def make_score(
     if channels % num_heads:
         raise ValueError(f"{channels} channels cannot be divided among {num_heads} heads. Choose a divisor of them.")
     if kind == "gaussian":
-        return GaussianScore(channels=channels, num_heads=num_heads)
-    maker = ConcatenationScore if kind == "concatenation" else ProjectedScore
-    return maker(channels=channels, key_channels=key_channels, num_heads=num_heads, linear=linear)
+        score: Score = GaussianScore(channels=channels, num_heads=num_heads)
+    else:
+        maker = ConcatenationScore if kind == "concatenation" else ProjectedScore
+        score = maker(channels=channels, key_channels=key_channels, num_heads=num_heads, linear=linear)
+    score.kind = kind
+    return score
 
 
 def _weight(linear: nn.Module) -> Tensor:
