@@ -19,7 +19,7 @@ from invattn.functional import KERNELS as ALL_KERNELS
 from invattn.functional import NORMALIZATIONS as ALL_NORMALIZATIONS
 from invattn.lipschitz import ConstrainedLinear
 from invattn.logdet import Exact, LogDetEstimator, PowerSeries
-from invattn.recipes import Certified, Recipe
+from invattn.recipes import Certified, Recipe, Strict
 from invattn.solvers import Adaptive, Anderson, Picard, Solver
 
 CHANNELS, TOKENS = 4, 3
@@ -71,6 +71,8 @@ class BlockCase:
         return f"{self.recipe}-{self.kind}-{self.num_heads}-{self.sees}"
 
     def recipe_for(self, grid: tuple[int, ...]) -> str | Recipe:
+        if self.recipe == "strict":  # an object only, without a name to choose it by
+            return Strict()
         return Certified(position_grid=grid, self_logit=1.0) if self.sees == "positions" else self.recipe
 
     def block(
@@ -112,6 +114,13 @@ def some_mask(tokens: int) -> Tensor:
     return (position[:, None] + 2 * position[None]) % 3 != 1
 
 
+STRICT = [
+    *(BlockCase(kind, "strict") for kind in KINDS),
+    BlockCase("gaussian", "strict", sees="masked"),
+    BlockCase("embedded_gaussian", "strict", num_heads=4),
+    BlockCase("dot_product", "strict", num_heads=4, sees="causal"),
+    BlockCase("concatenation", "strict", num_heads=4, sees="masked"),
+]
 CERTIFIED = [
     *(
         BlockCase(kind, num_heads=heads, sees=sees)
@@ -120,6 +129,7 @@ CERTIFIED = [
         for sees in ("all", "masked", "causal", "positions")
     ),
     BlockCase("pointwise"),
+    *STRICT,
 ]
 PLAIN_CERTIFIED = [BlockCase(kind) for kind in KINDS]
 SOME_CERTIFIED = [
@@ -128,6 +138,8 @@ SOME_CERTIFIED = [
     BlockCase("embedded_gaussian", num_heads=4, sees="positions"),
     BlockCase("dot_product", num_heads=4, sees="masked"),
     BlockCase("concatenation", num_heads=4),
+    BlockCase("dot_product", "strict", num_heads=4, sees="causal"),
+    BlockCase("concatenation", "strict"),
 ]
 RELAXED = [
     BlockCase(kind, recipe, heads, sees)
@@ -137,7 +149,7 @@ RELAXED = [
     for heads, sees in ((1, "all"), (4, "all"), (1, "causal"), (1, "masked"))
     if kind != "pointwise" or (heads, sees) == (1, "all")
 ]
-EVERY_RECIPE_AND_KIND = [BlockCase(kind, recipe) for recipe in RECIPES for kind in KINDS]
+EVERY_RECIPE_AND_KIND = [BlockCase(kind, recipe) for recipe in (*RECIPES, "strict") for kind in KINDS]
 BRANCHES = CERTIFIED + RELAXED
 
 SOLVERS: dict[str, Solver] = {

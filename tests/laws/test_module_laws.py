@@ -63,7 +63,7 @@ def test_a_training_solve_inverse_and_log_det_change_no_buffer(case: BlockCase) 
     try:
         block.inverse(z.requires_grad_()).sum().backward()
     except ConvergenceError:
-        assert case.recipe != "certified"
+        assert case.recipe not in ("certified", "strict")
     assert_same_state(block, before)
     with torch.no_grad():
         block.forward_and_log_det(x)

@@ -14,3 +14,4 @@ from invattn.recipes.relaxed import Released as Released
 from invattn.recipes.relaxed import ReleasedGenerative as ReleasedGenerative
 from invattn.recipes.relaxed import Unconstrained as Unconstrained
 from invattn.recipes.relaxed import constrain_after_step as constrain_after_step
+from invattn.recipes.strict import Strict as Strict

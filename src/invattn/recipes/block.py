@@ -41,9 +41,9 @@ def invertible_attention(
         channels: C, the channels of a token or pixel.
         kind: gaussian, embedded_gaussian, dot_product, concatenation, or pointwise (the control without mixing).
         recipe: certified (default; invertible for every input, proven), paper, released, released_generative,
-            unconstrained, or a recipe object of :mod:`invattn.recipes`.
-        lipschitz: c. certified: the proven bound of Lip(g), strictly between 0 and 1. Others: the coefficient of
-            the constrained maps.
+            unconstrained, or a recipe object of :mod:`invattn.recipes` (:class:`invattn.recipes.Strict` has no name).
+        lipschitz: c. certified and Strict: the proven bound of Lip(g), strictly between 0 and 1. Others: the
+            coefficient of the constrained maps.
         key_channels: Channels of a query and of a key, per head; None is channels // 4, at least 1.
         num_heads: H, a divisor of ``channels``; values have ``channels`` channels in all.
         layout: image for (B, C, H, W), tokens for (B, N, C).

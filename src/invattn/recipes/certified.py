@@ -10,13 +10,15 @@ from invattn.branches import (
     CertifiedAttention,
     CertifiedPointwise,
     RelativePositionLogits,
+    TheoremR,
     Visibility,
     make_score,
 )
 from invattn.functional import Response, get_kernel
 from invattn.recipes.base import BlockShape, Recipe
 
-_KERNELS = {"gaussian": "exp", "embedded_gaussian": "exp", "dot_product": "elu+1", "concatenation": "elu+1"}
+DEFAULT_KERNELS = {"gaussian": "exp", "embedded_gaussian": "exp", "dot_product": "elu+1", "concatenation": "elu+1"}
+"""The kernel of each kind in the recipes with a proof."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,10 @@ class Certified(Recipe):
         return CertifiedAttention(
             score=score,
             channels=shape.channels,
-            response=Response(get_kernel(self.phi or _KERNELS[shape.kind]), additive=score.additive),
+            response=Response(get_kernel(self.phi or DEFAULT_KERNELS[shape.kind]), additive=score.additive),
             lipschitz=shape.lipschitz,
             num_heads=shape.num_heads,
-            ratio=self.ratio,
+            rule=TheoremR(ratio=self.ratio),
             visibility=Visibility(mask=shape.mask, causal=shape.causal),
             position_logits=positions,
         )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from invattn import CertificateError, invertible_attention
-from invattn.branches import Branch, CertifiedAttention, CertifiedPointwise, TanhGate, make_score
+from invattn.branches import Branch, CertifiedAttention, CertifiedPointwise, TanhGate, TheoremR, make_score
 from invattn.functional import Response, get_kernel
 
 
@@ -49,7 +49,7 @@ def test_a_coefficient_out_of_range_is_refused(lipschitz: float) -> None:
 @pytest.mark.parametrize("ratio", [0.0, -1.0, float("nan")])
 def test_a_ratio_that_is_not_positive_is_refused(ratio: float) -> None:
     with pytest.raises(ValueError, match="ratio must be positive"):
-        certified(ratio=ratio)
+        certified(rule=TheoremR(ratio=ratio))
 
 
 @pytest.mark.parametrize("recipe", ["certified", "paper"])

@@ -9,10 +9,17 @@ from safetensors.torch import load_file, save_file
 from invattn import CertificateError, DataError, invertible_attention
 from invattn.bijections import Bijection
 from invattn.checkpoints import ModelConfig, load_model, save_model
-from invattn.recipes import Certified, Paper, Recipe, Released, ReleasedGenerative, Unconstrained
+from invattn.recipes import Certified, Paper, Recipe, Released, ReleasedGenerative, Strict, Unconstrained
 from invattn.solvers import Adaptive, Anderson, Picard, Solver
 
-RECIPES = [Certified(), Paper(column_sum=0.8, normalize="total"), Released(), ReleasedGenerative(), Unconstrained()]
+RECIPES = [
+    Certified(),
+    Strict(phi="softplus"),
+    Paper(column_sum=0.8, normalize="total"),
+    Released(),
+    ReleasedGenerative(),
+    Unconstrained(),
+]
 
 
 def make(kind: str = "dot_product", recipe: Recipe | None = None, solver: Solver | None = None) -> ModelConfig:
@@ -44,7 +51,7 @@ def test_a_loaded_model_computes_the_same(tmp_path: Path, kind: str, recipe: Rec
     assert torch.equal(loaded.model(x), model.eval()(x))
     assert torch.equal(loaded.model.solve(model(x)).value, model.solve(model(x)).value)
     assert loaded.config == config
-    assert (loaded.certificate["bound"] is None) == (recipe.name != "certified")
+    assert (loaded.certificate["bound"] is None) == (recipe.name not in ("certified", "strict"))
     assert not loaded.model.training
 
 

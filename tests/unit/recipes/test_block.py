@@ -18,6 +18,7 @@ from invattn.recipes import (
     Recipe,
     Released,
     ReleasedGenerative,
+    Strict,
     Unconstrained,
     constrain_after_step,
     convert_authors_state_dict,
@@ -97,10 +98,17 @@ def test_a_name_is_its_recipe_object(recipe: Recipe, kind: str) -> None:
     assert torch.equal(*images)
 
 
+def test_strict_is_an_object_only() -> None:
+    with pytest.raises(ValueError, match="unknown recipe 'strict'"):
+        invertible_attention(4, recipe="strict")
+    assert invertible_attention(4, recipe=Strict()).lipschitz_bound().derivation.startswith("Theorem 1, kernel exp")
+
+
+@pytest.mark.parametrize("recipe", [Certified, Strict])
 @pytest.mark.parametrize("kind", ["dot_product", "concatenation", "gaussian", "embedded_gaussian"])
-def test_every_certified_kernel_can_be_chosen(kind: str) -> None:
+def test_every_certified_kernel_can_be_chosen(kind: str, recipe: type[Certified] | type[Strict]) -> None:
     for phi in ("softplus", "elu+1"):
-        block = invertible_attention(4, kind=kind, recipe=Certified(phi=phi), layout="tokens").double()
+        block = invertible_attention(4, kind=kind, recipe=recipe(phi=phi), layout="tokens").double()
         x = torch.randn(2, 3, 4, dtype=torch.float64)
         with torch.no_grad():
             torch.testing.assert_close(block.inverse(block(x)), x, rtol=1e-10, atol=1e-10)

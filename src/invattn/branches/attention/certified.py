@@ -8,17 +8,18 @@ from torch.nn import functional as F
 
 from invattn.branches.attention.heads import join_heads, split_heads
 from invattn.branches.attention.masks import RelativePositionLogits, Visibility
+from invattn.branches.attention.rules import AttentionRule, TheoremR
 from invattn.branches.attention.scores import Score
 from invattn.branches.base import Branch
 from invattn.functional import Response, attend, response_weights, spectral_norm, squash
-from invattn.lipschitz import ROUNDING, LipschitzBound, attention_constant, output_constant
+from invattn.lipschitz import ROUNDING, LipschitzBound, output_constant
 
 
 class CertifiedAttention(Branch):
     """Row-normalised attention of squashed queries, keys and values with Lip(g) <= c.
 
     g(x)_i = W_L sum_j P_ij sigma(W_V x_j + b_V) + b_L,   P_i = softmax_j(log phi(alpha s_ij) + position logits),
-    alpha = ratio |W_V| / sensitivity of s,   W_L scaled by min(1, c / bound).
+    alpha from the rule,   W_L scaled by min(1, c / bound).
 
     Args:
         score: The score, which gives bounded factors and their sensitivity.
@@ -26,7 +27,7 @@ class CertifiedAttention(Branch):
         response: A positive kernel with a bound of (log phi)', row-normalised.
         lipschitz: c, the bound to hold.
         num_heads: H; must divide C.
-        ratio: R / V, how much of the budget the response takes; 2 is where F(V, R) stops growing faster than R.
+        rule: What bounds a head and scales its logits; None is Theorem R, with alpha = 2 |W_V| / sensitivity of s.
         visibility: What each query may see.
         position_logits: Learned logits by relative position, or None.
 
@@ -34,7 +35,7 @@ class CertifiedAttention(Branch):
         ValueError: If the response is not row-normalised or its kernel has no bound.
 
     References:
-        Theorems R and H of docs/theory.md; Zha et al. 2021, Eq. 5 (the form).
+        Theorems R and H of docs/theory.md; Zha et al. 2021, Eq. 5 (the form), Theorem 1 (the other rule).
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class CertifiedAttention(Branch):
         response: Response,
         lipschitz: float = 0.9,
         num_heads: int = 1,
-        ratio: float = 2.0,
+        rule: AttentionRule | None = None,
         visibility: Visibility | None = None,
         position_logits: RelativePositionLogits | None = None,
     ) -> None:
@@ -64,12 +65,10 @@ class CertifiedAttention(Branch):
             raise ValueError("concatenation with exp cancels the query in a row softmax. Use elu+1 or softplus.")
         if not 0 < lipschitz < 1:
             raise ValueError(f"lipschitz must lie strictly between 0 and 1; got {lipschitz}.")
-        if not ratio > 0:
-            raise ValueError(f"ratio must be positive; got {ratio}.")
         self.channels = channels
         self.num_heads = num_heads
         self.lipschitz = lipschitz
-        self.ratio = ratio
+        self.rule: AttentionRule = TheoremR() if rule is None else rule
         self.response = response
         self.kappa = kappa
         self.score = score
@@ -99,26 +98,25 @@ class CertifiedAttention(Branch):
         return response_weights(query, key, response=self.response, logit_bias=bias, mask=mask)
 
     def lipschitz_bound(self) -> LipschitzBound:
-        """Return |W_L| F(V, R) from the weights as forward multiplies them, in float64 with a rounding margin."""
+        """Return |W_L| times the rule's constant from the weights as forward multiplies them, in float64."""
         with torch.no_grad():
             alpha, scale = (number.to(self.output.weight.dtype) for number in self._scales())
             value_norm, response_norm = self._head_norms(alpha.double())
-            heads = attention_constant(value_norm, response_norm)
+            heads = self.rule.head_constant(value_norm, response_norm)
             output = self.output.weight * scale
             bound = (1 + ROUNDING) * output_constant(output, heads)
             factors = {"output_norm": float(spectral_norm(output)), "rounding": 1 + ROUNDING}
-            for h in range(self.num_heads):
-                factors |= {f"head_{h}.V": float(value_norm[h]), f"head_{h}.R": float(response_norm[h])}
-                factors |= {f"head_{h}.alpha": float(alpha[h]), f"head_{h}.F": float(heads[h])}
-        heads_text = ", ".join(
-            f"F({v:.4g}, {r:.4g}) = {f:.4g}" for v, r, f in zip(value_norm, response_norm, heads, strict=True)
-        )
+            texts = []
+            for h, numbers in enumerate(zip(value_norm.tolist(), response_norm.tolist(), strict=True)):
+                own = self.rule.factors(*numbers) | {"alpha": float(alpha[h]), "F": float(heads[h])}
+                factors |= {f"head_{h}.{name}": number for name, number in own.items()}
+                texts.append(self.rule.describe(*numbers, float(heads[h])))
         return LipschitzBound(
             value=float(bound),
             norm="inf,2",
             derivation=(
-                f"Theorem R, kernel {self.response.kernel.name}: |W_L| = {factors['output_norm']:.6g}, "
-                f"heads: {heads_text}, rounding margin {ROUNDING:g}"
+                f"{self.rule.name}, kernel {self.response.kernel.name}: |W_L| = {factors['output_norm']:.6g}, "
+                f"heads: {', '.join(texts)}, rounding margin {ROUNDING:g}"
             ),
             factors=factors,
         )
@@ -137,15 +135,15 @@ class CertifiedAttention(Branch):
         """Return the logit scales alpha (H,) and the scale of W_L, float64, differentiable in the weights."""
         unit_value, unit_response = self._head_norms(None)
         tiny = torch.finfo(unit_value.dtype).eps
-        alpha = self.ratio * unit_value / unit_response.clamp_min(tiny)
-        heads = attention_constant(unit_value, alpha * unit_response)
+        alpha = self.rule.logit_scale(unit_value, unit_response)
+        heads = self.rule.head_constant(unit_value, alpha * unit_response)
         bound = (1 + 2 * ROUNDING) * output_constant(self.output.weight, heads)
         return alpha, torch.clamp(self.lipschitz / bound.clamp_min(tiny), max=1.0)
 
     def _head_norms(self, alpha: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return V and R per head, (H,) each; R at alpha = 1 where alpha is None."""
         value = spectral_norm(self.value.weight.reshape(self.num_heads, -1, self.channels))
-        response = self.kappa * self.score.sensitivity()
+        response = self.kappa * self.rule.sensitivity(self.score)
         return value, response if alpha is None else alpha * response
 
     def extra_repr(self) -> str:

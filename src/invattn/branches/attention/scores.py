@@ -57,6 +57,13 @@ class Score(nn.Module, ABC):
         Shape (H,), float64, differentiable, an upper bound.
         """
 
+    @abstractmethod
+    def paths(self) -> tuple[Tensor, Tensor]:
+        """Return, per head, bounds of |ds_ij| where only the query's token moves, and only the key's, by at most 1.
+
+        Shape (H,) each, float64, differentiable.
+        """
+
 
 class GaussianScore(Score):
     """s_ij = x_i . x_j; head h sees its own group of channels.
@@ -84,6 +91,9 @@ class GaussianScore(Score):
     def sensitivity(self) -> Tensor:
         return self._unit.double()
 
+    def paths(self) -> tuple[Tensor, Tensor]:
+        return self._unit.double(), self._unit.double()
+
 
 class ProjectedScore(Score):
     """s_ij = (W_1 x_i) . (W_2 x_j): the embedded Gaussian and dot-product kinds.
@@ -106,7 +116,10 @@ class ProjectedScore(Score):
         return squash(query), squash(key)
 
     def sensitivity(self) -> Tensor:
-        return torch.maximum(*(_head_norms(m.weight, self.num_heads) for m in (self.query, self.key)))
+        return torch.maximum(*self.paths())
+
+    def paths(self) -> tuple[Tensor, Tensor]:
+        return _head_norms(self.query.weight, self.num_heads), _head_norms(self.key.weight, self.num_heads)
 
 
 class ConcatenationScore(Score):
@@ -141,12 +154,16 @@ class ConcatenationScore(Score):
         return self(x)
 
     def sensitivity(self) -> Tensor:
+        a, b = self.paths()
+        return torch.maximum(b, (a + b) / 2)
+
+    def paths(self) -> tuple[Tensor, Tensor]:
         first, second = self._mix_vectors()
         query = _per_head(_weight(self.query), self.num_heads).double()
         key = _per_head(_weight(self.key), self.num_heads).double()
         a = (first.double() @ query).norm(dim=(-2, -1))
         b = (second.double() @ key).norm(dim=(-2, -1))
-        return torch.maximum(b, (a + b) / 2)
+        return a, b
 
 
 def make_score(

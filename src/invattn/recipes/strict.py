@@ -1,0 +1,54 @@
+"""The paper's theory: Theorem 1 with all four of its conditions, and W_L after Eq. 5 and 6."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from invattn.branches import Branch, CertifiedAttention, CertifiedPointwise, Theorem1, Visibility, make_score
+from invattn.functional import Response, get_kernel
+from invattn.recipes.base import BlockShape, Recipe
+from invattn.recipes.certified import DEFAULT_KERNELS
+
+
+@dataclass(frozen=True)
+class Strict(Recipe):
+    """Lip(W_L) <= c / (mu_R c_F + mu_F c_R), with q, k, v squashed so that conditions 1-4 hold: for comparison.
+
+    The paper proves Theorem 1 and then relaxes it, because "the expressive power of such model is severely limited"
+    (Sec. 2.4). This is the form it left: invertible for every input, like :class:`Certified`, with a smaller W_L.
+    Differences from the print, all needed for the conditions to hold:
+
+    1. The norm is max_i |x_i|_2 and rows sum to 1, so mu_R = 1 and mu_F = 1. In the paper's norms (L1, L2, Frobenius)
+       the conditions hold only with constants that grow with the number of tokens: docs/theory.md has them.
+    2. Values are squashed: a linear F has no mu_F (condition 4). So are queries and keys of the product kinds, which
+       gives c_R = kappa (|W_Q| + |W_K|) (condition 2; Gaussian: 2; concatenation, unsquashed: kappa (a + b)).
+    3. k = 1 in Eq. 5 and 6: all four numbers are in one norm, and nothing is converted.
+    4. Norms are bounds, not power iteration. Several heads join by Theorem H.
+
+    Attributes:
+        phi: Response kernel: exp, elu+1 or softplus; None is exp for the Gaussian kinds and elu+1 for the others.
+
+    References:
+        Zha et al. 2021, Theorem 1, Eq. 5, 6, Sec. 2.4; docs/theory.md, "The paper's Theorem 1".
+    """
+
+    name: ClassVar[str] = "strict"
+
+    phi: str | None = None
+
+    def build(self, shape: BlockShape) -> Branch:
+        if shape.kind == "pointwise":
+            return CertifiedPointwise(channels=shape.channels, lipschitz=shape.lipschitz)
+        score = make_score(
+            shape.kind, channels=shape.channels, key_channels=shape.key_channels, num_heads=shape.num_heads
+        )
+        return CertifiedAttention(
+            score=score,
+            channels=shape.channels,
+            response=Response(get_kernel(self.phi or DEFAULT_KERNELS[shape.kind]), additive=score.additive),
+            lipschitz=shape.lipschitz,
+            num_heads=shape.num_heads,
+            rule=Theorem1(),
+            visibility=Visibility(mask=shape.mask, causal=shape.causal),
+        )
