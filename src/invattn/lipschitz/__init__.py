@@ -5,6 +5,9 @@ from invattn.lipschitz.bi_lipschitz import isometry as isometry
 from invattn.lipschitz.bound import LipschitzBound as LipschitzBound
 from invattn.lipschitz.constrained import ConstrainedLinear as ConstrainedLinear
 from invattn.lipschitz.constrained import held_estimates as held_estimates
+from invattn.lipschitz.normalisation import column_constant as column_constant
+from invattn.lipschitz.normalisation import exp_spread as exp_spread
+from invattn.lipschitz.normalisation import total_constant as total_constant
 from invattn.lipschitz.theorem_1 import Conditions as Conditions
 from invattn.lipschitz.theorem_1 import theorem_1 as theorem_1
 from invattn.lipschitz.theorem_r import ROUNDING as ROUNDING
