@@ -104,6 +104,14 @@ def test_strict_is_an_object_only() -> None:
     assert invertible_attention(4, recipe=Strict()).lipschitz_bound().derivation.startswith("Theorem 1, kernel exp")
 
 
+def test_without_attention_strict_is_certified() -> None:
+    blocks = [invertible_attention(4, kind="pointwise", recipe=recipe) for recipe in (Certified(), Strict())]
+    blocks[1].load_state_dict(blocks[0].state_dict())
+    x = torch.randn(2, 4, 3, 3)
+    assert torch.equal(blocks[0](x), blocks[1](x))
+    assert blocks[0].lipschitz_bound() == blocks[1].lipschitz_bound()
+
+
 @pytest.mark.parametrize("recipe", [Certified, Strict])
 @pytest.mark.parametrize("kind", ["dot_product", "concatenation", "gaussian", "embedded_gaussian"])
 def test_every_certified_kernel_can_be_chosen(kind: str, recipe: type[Certified] | type[Strict]) -> None:
