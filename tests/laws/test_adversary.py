@@ -148,11 +148,11 @@ def train(block: Bijection, tokens: int, generator: torch.Generator) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(20))
 def test_no_pair_exceeds_the_bound_in_a_large_campaign(part: int) -> None:
-    """500 configurations in 20 parts, 25 of them trained, 100 strict: 8 restarts and 80 steps each."""
+    """500 configurations in 20 parts, 25 of them trained, 71 strict (3 trained): 8 restarts and 80 steps each."""
     for index in range(25 * part, 25 * part + 25):
         kind, heads, tokens = FAST[index % len(FAST)]
         generator = seeded(7, index)
-        block = drawn_block(kind, heads, tokens, generator, strict=index % 5 == 2)
+        block = drawn_block(kind, heads, tokens, generator, strict=index % 7 == 3)
         if index % 20 == 0:
             train(block, tokens, generator)
         found = largest_ratio(block.branch, tokens=tokens, restarts=8, steps=80, generator=generator)
