@@ -68,7 +68,7 @@ def largest_product_ratio(norm: Norm, *, seed: int = 0, vector: bool = False) ->
         left = start.clone().requires_grad_()
         right = normal(M, columns, seed=seed + 1).requires_grad_()
         optimizer = torch.optim.Adam([left, right], lr=0.05)
-        for _ in range(150):
+        for _ in range(100):
             ratio = norm(left @ right) / (norm(left) * norm(right))
             best = max(best, float(ratio.detach()))
             optimizer.zero_grad()
