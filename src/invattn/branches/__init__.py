@@ -10,5 +10,8 @@ from invattn.branches.attention import TheoremR as TheoremR
 from invattn.branches.attention import Visibility as Visibility
 from invattn.branches.attention import make_score as make_score
 from invattn.branches.base import Branch as Branch
+from invattn.branches.convolution import CertifiedConvolution as CertifiedConvolution
+from invattn.branches.convolution import Padding as Padding
+from invattn.branches.mlp import CertifiedMLP as CertifiedMLP
 from invattn.branches.pointwise import CertifiedPointwise as CertifiedPointwise
 from invattn.branches.pointwise import RelaxedPointwise as RelaxedPointwise

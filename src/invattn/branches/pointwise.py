@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from invattn.branches.base import Branch
 from invattn.functional import spectral_norm, squash
-from invattn.lipschitz import ROUNDING, LipschitzBound
+from invattn.lipschitz import Factor, LipschitzBound, held_scale, product_bound
 
 
 class CertifiedPointwise(Branch):
@@ -44,19 +44,13 @@ class CertifiedPointwise(Branch):
         """Return |W_L| |W_V| from the weights as forward multiplies them."""
         with torch.no_grad():
             output = self.output.weight * self._scale().to(self.output.weight.dtype)
-            norms = {"output_norm": float(spectral_norm(output)), "value_norm": float(spectral_norm(self.value.weight))}
-        return LipschitzBound(
-            value=(1 + ROUNDING) * norms["output_norm"] * norms["value_norm"],
-            norm="inf,2",
-            derivation=(
-                f"|W_L| |W_V| = {norms['output_norm']:.6g} * {norms['value_norm']:.6g}, rounding margin {ROUNDING:g}"
-            ),
-            factors=norms | {"rounding": 1 + ROUNDING},
-        )
+            norms = [float(spectral_norm(weight)) for weight in (output, self.value.weight)]
+        factors = [Factor("output_norm", "|W_L|", norms[0]), Factor("value_norm", "|W_V|", norms[1])]
+        return product_bound(factors, norm="inf,2")
 
     def _scale(self) -> Tensor:
-        bound = (1 + 2 * ROUNDING) * spectral_norm(self.output.weight) * spectral_norm(self.value.weight)
-        return torch.clamp(self.lipschitz / bound.clamp_min(torch.finfo(bound.dtype).eps), max=1.0)
+        product = spectral_norm(self.output.weight) * spectral_norm(self.value.weight)
+        return held_scale(product, lipschitz=self.lipschitz)
 
 
 class RelaxedPointwise(Branch):

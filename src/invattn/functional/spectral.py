@@ -35,22 +35,36 @@ def gram_norm(matrix: Tensor, *, steps: int) -> Tensor:
     """Bound the largest singular value from above by Gram iteration.
 
     Args:
-        matrix: Matrices with shape (..., m, n).
+        matrix: Matrices with shape (..., m, n), real or complex.
         steps: The number of squarings t; the ratio to the truth is at most min(m, n)^(2^-(t+2)).
 
     Returns:
-        A tensor with shape (...) and the matrix's dtype.
+        A real tensor with shape (...) and the matrix's precision.
     """
-    tiny = torch.finfo(matrix.dtype).tiny
-    gram = matrix @ matrix.mT if matrix.shape[-2] <= matrix.shape[-1] else matrix.mT @ matrix
-    log_scale = torch.zeros(gram.shape[:-2], dtype=matrix.dtype, device=matrix.device)
+    gram = matrix @ matrix.mH if matrix.shape[-2] <= matrix.shape[-1] else matrix.mH @ matrix
+    bound: Tensor = (log_top_eigenvalue(gram, steps=steps) / 2).exp()
+    return bound
+
+
+def log_top_eigenvalue(gram: Tensor, *, steps: int) -> Tensor:
+    """Bound log lambda_max of positive semidefinite Hermitian matrices from above: log |G^(2^t)|_F / 2^t.
+
+    Args:
+        gram: G with shape (..., m, m), real or complex.
+        steps: The number of squarings t; exp of the bound is at most m^(2^-(t+1)) times the truth.
+
+    Returns:
+        A real tensor with shape (...); very negative for a matrix of zeros.
+    """
+    tiny = torch.finfo(gram.dtype).tiny
+    log_scale = gram.real.new_zeros(gram.shape[:-2])
     for _ in range(steps):
         size = torch.linalg.matrix_norm(gram).clamp_min(tiny)
         gram = gram / size[..., None, None]
         gram = gram @ gram
         log_scale = 2 * (log_scale + size.log())
     size = torch.linalg.matrix_norm(gram).clamp_min(tiny)
-    bound: Tensor = ((log_scale + size.log()) / 2 ** (steps + 1)).exp()
+    bound: Tensor = (log_scale + size.log()) / 2**steps
     return bound
 
 

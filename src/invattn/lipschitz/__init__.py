@@ -1,8 +1,17 @@
 """Proven Lipschitz bounds, and the constrained maps of the paper."""
 
+from invattn.lipschitz.activations import ACTIVATIONS as ACTIVATIONS
+from invattn.lipschitz.activations import Activation as Activation
+from invattn.lipschitz.activations import Elementwise as Elementwise
+from invattn.lipschitz.activations import LeakyReLU as LeakyReLU
+from invattn.lipschitz.activations import LipSwish as LipSwish
+from invattn.lipschitz.activations import make_activation as make_activation
 from invattn.lipschitz.bi_lipschitz import BiLipschitz as BiLipschitz
 from invattn.lipschitz.bi_lipschitz import isometry as isometry
+from invattn.lipschitz.bound import Factor as Factor
 from invattn.lipschitz.bound import LipschitzBound as LipschitzBound
+from invattn.lipschitz.bound import held_scale as held_scale
+from invattn.lipschitz.bound import product_bound as product_bound
 from invattn.lipschitz.constrained import ConstrainedLinear as ConstrainedLinear
 from invattn.lipschitz.constrained import held_estimates as held_estimates
 from invattn.lipschitz.normalisation import column_constant as column_constant

@@ -1,0 +1,144 @@
+"""Elementwise activations with the least Lipschitz constants they have, none above 1."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from invattn._names import check_name
+
+SWISH_SLOPE = 1.099839320128867
+"""The largest slope of x sigmoid(x): 1/2 + u/4 at u tanh(u/2) = 2 (rounded up); x sigmoid(b x) has it for every b."""
+
+GELU_SLOPE = 0.5 * (1 + math.erf(1.0)) + math.exp(-1.0) / math.sqrt(math.pi)
+"""The largest slope of x Phi(x), 1.1289: Phi(x) + x phi(x) at x = sqrt(2)."""
+
+
+class Activation(nn.Module, ABC):
+    """A function of one number, applied to every entry."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the activation of every entry, shape of x."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        result: Tensor = super().__call__(x)
+        return result
+
+    @property
+    @abstractmethod
+    def lipschitz(self) -> float:
+        """The least upper bound of the modulus of the slope, whatever the parameters are."""
+
+
+class Elementwise(Activation):
+    """A function without parameters.
+
+    Args:
+        function: The function, of tensors.
+        lipschitz: A proven bound of the modulus of its slope.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], *, lipschitz: float = 1.0) -> None:
+        super().__init__()
+        self.function = function
+        self._lipschitz = lipschitz
+
+    @property
+    def lipschitz(self) -> float:
+        return self._lipschitz
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+    def extra_repr(self) -> str:
+        return f"{getattr(self.function, '__name__', self.function)}, lipschitz={self.lipschitz:.6g}"
+
+
+class LipSwish(Activation):
+    """x sigmoid(b x) / 1.1 with b = softplus(beta) > 0 learned; beta is 0.5 at the start.
+
+    The slope is s(b x) with s(u) = sigmoid(u) + u sigmoid'(u), so b does not matter; |s| is largest where its
+    derivative 2 sigmoid' + u sigmoid'' vanishes, u tanh(u/2) = 2, where it is 1.09984.
+
+    References:
+        Chen et al. 2019, Sec. 3.3.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beta = nn.Parameter(torch.tensor(0.5))
+
+    @property
+    def lipschitz(self) -> float:
+        return SWISH_SLOPE / 1.1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(F.softplus(self.beta) * x) / 1.1
+
+
+class LeakyReLU(Activation):
+    """x for x >= 0, slope x below.
+
+    Args:
+        slope: The slope below 0, of modulus at most 1.
+    """
+
+    def __init__(self, slope: float = 0.01) -> None:
+        super().__init__()
+        if not abs(slope) <= 1:
+            raise ValueError(f"the slope must lie between -1 and 1; got {slope}.")
+        self.slope = slope
+
+    @property
+    def lipschitz(self) -> float:
+        return 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x, self.slope)
+
+    def extra_repr(self) -> str:
+        return f"slope={self.slope}"
+
+
+def softplus(x: Tensor) -> Tensor:
+    """Return log(1 + exp(x)). torch's own threshold of 20 would leave a jump of 2e-9 there, against any constant."""
+    return F.softplus(x, threshold=40.0)
+
+
+def scaled_gelu(x: Tensor) -> Tensor:
+    """Return x Phi(x) / 1.1289, of which the largest slope is 1."""
+    return F.gelu(x) / GELU_SLOPE
+
+
+def scaled_silu(x: Tensor) -> Tensor:
+    """Return x sigmoid(x) / 1.0998, of which the largest slope is 1."""
+    return F.silu(x) / SWISH_SLOPE
+
+
+ACTIVATIONS: dict[str, Callable[[], Activation]] = {
+    "lipswish": LipSwish,
+    "elu": lambda: Elementwise(F.elu),
+    "softplus": lambda: Elementwise(softplus),
+    "tanh": lambda: Elementwise(torch.tanh),
+    "sin": lambda: Elementwise(torch.sin),
+    "relu": lambda: Elementwise(F.relu),
+    "leaky_relu": LeakyReLU,
+    "gelu": lambda: Elementwise(scaled_gelu),
+    "silu": lambda: Elementwise(scaled_silu),
+}
+"""How to make each activation, by name. "gelu" and "silu" are divided by their largest slopes."""
+
+
+def make_activation(name: str) -> Activation:
+    """Return a new activation of this name.
+
+    Raises:
+        ValueError: If there is none; the message names the nearest.
+    """
+    return ACTIVATIONS[check_name(name, list(ACTIVATIONS), what="activation")]()
