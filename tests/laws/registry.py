@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from invattn import ATTENTION_KINDS, KINDS, RECIPES, invertible_attention
-from invattn.bijections import Bijection, Composed, Inverse, Squeeze
-from invattn.branches import Branch
+from invattn.bijections import Bijection, Composed, Inverse, ResidualBijection, Squeeze
+from invattn.branches import Branch, CertifiedConvolution, CertifiedMLP, Padding
 from invattn.functional import KERNELS as ALL_KERNELS
 from invattn.functional import NORMALIZATIONS as ALL_NORMALIZATIONS
 from invattn.lipschitz import ConstrainedLinear
@@ -107,6 +108,57 @@ class BlockCase:
     def branch(self, *, tokens: int = TOKENS, seed: int = 0, lipschitz: float = 0.9) -> Branch:
         return self.block(grid=(tokens,), seed=seed, lipschitz=lipschitz).branch
 
+    def inputs(self, batch: int = 3, tokens: int = TOKENS, **options: Any) -> Tensor:
+        return random_tokens(batch, tokens, **options)
+
+
+@dataclass(frozen=True)
+class ChainCase:
+    """One certified convolution or MLP, with the same interface.
+
+    Attributes:
+        name: For the reader.
+        make: Makes the branch for N tokens, or images of 2 x N pixels, with a coefficient.
+        layout: "tokens" (B, N, C), "vectors" (B, C) or "images" (B, C, 2, N).
+    """
+
+    name: str
+    make: Callable[[int, float], Branch]
+    layout: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    def block(
+        self,
+        *,
+        grid: tuple[int, ...] = (TOKENS,),
+        seed: int = 0,
+        dtype: torch.dtype = torch.float64,
+        lipschitz: float = 0.9,
+        solver: Solver | None = None,
+        log_det_estimator: LogDetEstimator | None = None,
+        random: bool = True,
+    ) -> Bijection:
+        """Make the block in evaluation mode."""
+        branch = self.make(grid[-1], lipschitz)
+        made = ResidualBijection(branch, solver=solver, log_det_estimator=log_det_estimator).to(dtype)
+        if random:
+            randomise(made, seed)
+        return made.eval()
+
+    def branch(self, *, tokens: int = TOKENS, seed: int = 0, lipschitz: float = 0.9) -> Branch:
+        return self.block(grid=(tokens,), seed=seed, lipschitz=lipschitz).branch
+
+    def inputs(self, batch: int = 3, tokens: int = TOKENS, **options: Any) -> Tensor:
+        drawn = random_tokens(batch, 2 * tokens, **options)
+        if self.layout == "images":
+            return drawn.mT.reshape(batch, CHANNELS, 2, tokens)
+        return drawn[:, :tokens] if self.layout == "tokens" else drawn[:, 0]
+
+
+AnyCase = BlockCase | ChainCase
+
 
 def some_mask(tokens: int) -> Tensor:
     """A mask in which every row keeps a key and some rows lose some."""
@@ -151,6 +203,41 @@ RELAXED = [
 ]
 EVERY_RECIPE_AND_KIND = [BlockCase(kind, recipe) for recipe in (*RECIPES, "strict") for kind in KINDS]
 BRANCHES = CERTIFIED + RELAXED
+
+
+def _convolution(mode: str, *, known: bool, **options: Any) -> Callable[[int, float], Branch]:
+    def make(tokens: int, lipschitz: float) -> Branch:
+        padding = Padding(mode, grid=(2, tokens) if known else None)
+        return CertifiedConvolution(channels=CHANNELS, padding=padding, lipschitz=lipschitz, **options)
+
+    return make
+
+
+def _mlp(**options: Any) -> Callable[[int, float], Branch]:
+    return lambda tokens, lipschitz: CertifiedMLP(channels=CHANNELS, lipschitz=lipschitz, **options)
+
+
+CHAINS = [
+    ChainCase("mlp", _mlp(hidden_channels=(6, 5)), "tokens"),
+    ChainCase("mlp_vectors", _mlp(hidden_channels=(6,), activation="elu", activate_first=True, norm="2"), "vectors"),
+    ChainCase("convolution", _convolution("zero", known=False, hidden_channels=5, kernel_sizes=(3, 1)), "images"),
+    ChainCase(
+        "convolution_grid",
+        _convolution("zero", known=True, hidden_channels=5, activation="softplus", activate_first=True),
+        "images",
+    ),
+    ChainCase(
+        "convolution_circular",
+        _convolution("circular", known=True, hidden_channels=3, kernel_sizes=(5, 3), activation="sin"),
+        "images",
+    ),
+    ChainCase(
+        "convolution_tokens",
+        _convolution("zero", known=False, hidden_channels=5, activation="gelu", norm="inf,2"),
+        "images",
+    ),
+]
+"""Certified branches that are no attention; CERTIFIED, RELAXED and what is made of them are attention blocks."""
 
 SOLVERS: dict[str, Solver] = {
     "picard": Picard(max_steps=300),
@@ -199,9 +286,8 @@ class BijectionCase:
         return self.name
 
 
-def _image_block(kind: str, seed: int, *, channels_first: bool = False) -> Bijection:
-    case = BlockCase(kind, num_heads=2)
-    return case.block(grid=(1, 2) if channels_first else (3, 5), seed=seed, log_det_estimator=Exact())
+def _image_block(kind: str, seed: int, *, rows: int = 3, columns: int = 5) -> Bijection:
+    return BlockCase(kind, num_heads=2).block(grid=(rows, columns), seed=seed, log_det_estimator=Exact())
 
 
 def _exact_block(kind: str, seed: int) -> Bijection:
@@ -213,8 +299,20 @@ BIJECTIONS = [
     BijectionCase("image", lambda seed: _image_block("embedded_gaussian", seed), random_images),
     BijectionCase(
         "squeeze_and_block",
-        lambda seed: Composed([Squeeze(2), _image_block("concatenation", seed, channels_first=True)]),
+        lambda seed: Composed([Squeeze(2), _image_block("concatenation", seed, rows=1, columns=2)]),
         lambda: random_images(channels=1, height=2, width=4),
+    ),
+    BijectionCase(
+        "residual_network",
+        lambda seed: Composed(
+            [
+                CHAINS[2].block(seed=seed, log_det_estimator=Exact()),
+                Squeeze(2),
+                Inverse(Squeeze(2)),
+                _image_block("gaussian", seed, rows=2, columns=4),
+            ]
+        ),
+        lambda: random_images(height=2, width=4),
     ),
     BijectionCase(
         "three_blocks",

@@ -8,19 +8,19 @@ import torch
 from invattn.logdet import Exact
 from invattn.testing import check_bijection
 
-from .registry import BIJECTIONS, CERTIFIED, SOME_CERTIFIED, BijectionCase, BlockCase, random_tokens
+from .registry import BIJECTIONS, CERTIFIED, CHAINS, SOME_CERTIFIED, AnyCase, BijectionCase
 
 
-@pytest.mark.parametrize("case", CERTIFIED, ids=str)
-def test_block(case: BlockCase) -> None:
+@pytest.mark.parametrize("case", [*CERTIFIED, *CHAINS], ids=str)
+def test_block(case: AnyCase) -> None:
     block = case.block(seed=5, log_det_estimator=Exact())
-    check_bijection(block, random_tokens(2), log_det_tolerance=1e-9, fresh=case.block(seed=6))
+    check_bijection(block, case.inputs(2), log_det_tolerance=1e-9, fresh=case.block(seed=6))
 
 
-@pytest.mark.parametrize("case", SOME_CERTIFIED, ids=str)
-def test_block_in_single_precision(case: BlockCase) -> None:
+@pytest.mark.parametrize("case", [*SOME_CERTIFIED, *CHAINS], ids=str)
+def test_block_in_single_precision(case: AnyCase) -> None:
     block = case.block(seed=7, dtype=torch.float32, log_det_estimator=Exact())
-    check_bijection(block, random_tokens(2, dtype=torch.float32), log_det_tolerance=1e-4)
+    check_bijection(block, case.inputs(2, dtype=torch.float32), log_det_tolerance=1e-4)
 
 
 @pytest.mark.parametrize("case", BIJECTIONS, ids=str)

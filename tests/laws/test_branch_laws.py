@@ -6,12 +6,12 @@ import pytest
 
 from invattn.testing import check_branch
 
-from .registry import BRANCHES, BlockCase, random_tokens, seeded
+from .registry import BRANCHES, CHAINS, AnyCase, BlockCase, random_tokens, seeded
 
 
-@pytest.mark.parametrize("case", BRANCHES, ids=str)
-def test_branch(case: BlockCase) -> None:
-    check_branch(case.branch(seed=3), random_tokens(2), generator=seeded(0))
+@pytest.mark.parametrize("case", [*BRANCHES, *CHAINS], ids=str)
+def test_branch(case: AnyCase) -> None:
+    check_branch(case.branch(seed=3), case.inputs(2), generator=seeded(0))
 
 
 @pytest.mark.parametrize("case", [case for case in BRANCHES if case.sees == "all" and case.num_heads == 1], ids=str)

@@ -13,13 +13,23 @@ from invattn.bijections import Composed, Inverse
 from invattn.solvers import Picard, attach_gradient
 from invattn.testing import check_inverse_gradient, dense_jacobian
 
-from .registry import BIJECTIONS, CERTIFIED, SOME_CERTIFIED, BijectionCase, BlockCase, random_tokens, seeded
+from .registry import (
+    BIJECTIONS,
+    CERTIFIED,
+    CHAINS,
+    SOME_CERTIFIED,
+    AnyCase,
+    BijectionCase,
+    BlockCase,
+    random_tokens,
+    seeded,
+)
 from .test_solver_laws import slow_branch
 
 
-@pytest.mark.parametrize("case", CERTIFIED, ids=str)
-def test_block(case: BlockCase) -> None:
-    check_inverse_gradient(case.block(seed=1), random_tokens(2), generator=seeded(0))
+@pytest.mark.parametrize("case", [*CERTIFIED, *CHAINS], ids=str)
+def test_block(case: AnyCase) -> None:
+    check_inverse_gradient(case.block(seed=1), case.inputs(2), generator=seeded(0))
 
 
 @pytest.mark.parametrize("case", BIJECTIONS, ids=str)
@@ -40,9 +50,9 @@ def test_a_slow_branch(lipschitz: float) -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("case", SOME_CERTIFIED, ids=str)
-def test_single_precision_comes_near_double(case: BlockCase) -> None:
-    z = random_tokens(2)
+@pytest.mark.parametrize("case", [*SOME_CERTIFIED, *CHAINS], ids=str)
+def test_single_precision_comes_near_double(case: AnyCase) -> None:
+    z = case.inputs(2)
     grads = []
     for dtype in (torch.float64, torch.float32):
         block = case.block(seed=3, dtype=torch.float64).to(dtype)
@@ -99,10 +109,10 @@ def test_a_second_differentiation_is_refused() -> None:
         torch.autograd.grad(block.inverse(z).square().sum(), z, create_graph=True)
 
 
-@pytest.mark.parametrize("case", SOME_CERTIFIED, ids=str)
-def test_the_inverse_under_torch_func(case: BlockCase) -> None:
+@pytest.mark.parametrize("case", [*SOME_CERTIFIED, *CHAINS], ids=str)
+def test_the_inverse_under_torch_func(case: AnyCase) -> None:
     """vjp, vmap, jacrev and gradients per sample, by z and by the parameters, against the dense inverse of J_f."""
-    block, z = case.block(seed=10), random_tokens(3)
+    block, z = case.block(seed=10), case.inputs(3)
     x = block.solve(z).value
     inverse = torch.linalg.inv(dense_jacobian(block, x))
     incoming = torch.randn(z.shape, dtype=torch.float64, generator=seeded(11))
@@ -123,7 +133,7 @@ def test_the_inverse_under_torch_func(case: BlockCase) -> None:
     # The samples as the mapped axis of a batch that is not the first axis.
     stacked = torch.func.vmap(block.inverse, in_dims=1, out_dims=1)(torch.stack([z, z + 1], dim=1))
     torch.testing.assert_close(stacked[:, 0], x, rtol=1e-10, atol=1e-10)
-    jacobian = torch.func.vmap(torch.func.jacrev(single))(z).flatten(1, 2).flatten(2)
+    jacobian = torch.func.vmap(torch.func.jacrev(single))(z).view_as(inverse)
     torch.testing.assert_close(jacobian, inverse, rtol=1e-8, atol=1e-9)
     values = {f"bijection.{name}": parameter for name, parameter in block.named_parameters()}
     each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(values, z, incoming)

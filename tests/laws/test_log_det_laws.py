@@ -13,17 +13,28 @@ from invattn.branches import Branch
 from invattn.logdet import Exact, PowerSeries
 from invattn.testing import check_log_det_estimator, dense_jacobian
 
-from .registry import BRANCHES, ESTIMATORS, PLAIN_CERTIFIED, TOKENS, BlockCase, EstimatorCase, random_tokens, seeded
+from .registry import (
+    BRANCHES,
+    CHAINS,
+    ESTIMATORS,
+    PLAIN_CERTIFIED,
+    TOKENS,
+    AnyCase,
+    BlockCase,
+    EstimatorCase,
+    random_tokens,
+    seeded,
+)
 
 BIAS = 1e-3  # d L^13 / (13 (1-L)) is 2e-4 for the 12 terms of the registry, d = 12 and L = 0.5
 
 
-@pytest.mark.parametrize("case", PLAIN_CERTIFIED, ids=str)
+@pytest.mark.parametrize("case", [*PLAIN_CERTIFIED, *CHAINS], ids=str)
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=str)
-def test_estimator(estimator: EstimatorCase, case: BlockCase) -> None:
+def test_estimator(estimator: EstimatorCase, case: AnyCase) -> None:
     bias = 0.0 if estimator.draws == 1 else BIAS
     branch = case.branch(seed=1, tokens=3, lipschitz=0.5)
-    check_log_det_estimator(estimator.estimator(), branch, random_tokens(3, 3), draws=estimator.draws, bias=bias)
+    check_log_det_estimator(estimator.estimator(), branch, case.inputs(3, 3), draws=estimator.draws, bias=bias)
 
 
 @pytest.mark.parametrize("case", [case for case in BRANCHES if case.sees in ("all", "causal")], ids=str)
@@ -31,10 +42,10 @@ def test_exact_on_every_kind_and_recipe(case: BlockCase) -> None:
     check_log_det_estimator(Exact(), case.branch(seed=2, tokens=2), random_tokens(2, 2), tolerance=1e-7)
 
 
-@pytest.mark.parametrize("case", PLAIN_CERTIFIED, ids=str)
-def test_exact_gradient_by_finite_differences(case: BlockCase) -> None:
+@pytest.mark.parametrize("case", [*PLAIN_CERTIFIED, *CHAINS], ids=str)
+def test_exact_gradient_by_finite_differences(case: AnyCase) -> None:
     branch = case.branch(seed=3, tokens=2)
-    x = random_tokens(1, 2).requires_grad_()
+    x = case.inputs(1, 2).requires_grad_()
     parameters = list(branch.parameters())
 
     def log_det(*tensors: Tensor) -> Tensor:
@@ -101,12 +112,12 @@ def test_weights_of_samples_reach_their_own_sample() -> None:
 
 
 @pytest.mark.parametrize("terms", [1, 3, 8])
-@pytest.mark.parametrize("case", PLAIN_CERTIFIED, ids=str)
-def test_truncation_and_powers_stay_within_the_proven_bounds(case: BlockCase, terms: int) -> None:
+@pytest.mark.parametrize("case", [*PLAIN_CERTIFIED, *CHAINS], ids=str)
+def test_truncation_and_powers_stay_within_the_proven_bounds(case: AnyCase, terms: int) -> None:
     """The series of a certified block: |error| <= d L^(n+1) / ((n+1) (1-L)), |J^k|_F <= sqrt(d) L^k."""
     branch = case.branch(seed=7, tokens=4)
     lipschitz = branch.lipschitz_bound().value
-    jacobian = dense_jacobian(branch, random_tokens(3, 4))
+    jacobian = dense_jacobian(branch, case.inputs(3, 4))
     size = jacobian.shape[-1]
     exact = torch.linalg.slogdet(torch.eye(size, dtype=torch.float64) + jacobian).logabsdet
     series, power = torch.zeros_like(exact), torch.eye(size, dtype=torch.float64).expand_as(jacobian)
@@ -155,10 +166,10 @@ def test_the_generator_alone_decides_the_probes(probe: str) -> None:
     assert torch.equal(draw(None), first)
 
 
-@pytest.mark.parametrize("case", PLAIN_CERTIFIED, ids=str)
-def test_the_inverse_log_det_belongs_to_the_recovered_point(case: BlockCase) -> None:
+@pytest.mark.parametrize("case", [*PLAIN_CERTIFIED, *CHAINS], ids=str)
+def test_the_inverse_log_det_belongs_to_the_recovered_point(case: AnyCase) -> None:
     """Minus the forward log-determinant at x = f^{-1}(z): not at z, and with the right sign."""
-    block, z = case.block(seed=11, log_det_estimator=Exact()), random_tokens(3)
+    block, z = case.block(seed=11, log_det_estimator=Exact()), case.inputs(3)
     with torch.no_grad():
         x, log_det = block.inverse_and_log_det(z)
         _, forward = block.forward_and_log_det(x)
@@ -170,11 +181,11 @@ def test_the_inverse_log_det_belongs_to_the_recovered_point(case: BlockCase) -> 
     torch.testing.assert_close(log_det, -exact, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("case", PLAIN_CERTIFIED, ids=str)
-def test_the_gradient_of_the_inverse_log_det_is_that_of_the_whole_chain(case: BlockCase) -> None:
+@pytest.mark.parametrize("case", [*PLAIN_CERTIFIED, *CHAINS], ids=str)
+def test_the_gradient_of_the_inverse_log_det_is_that_of_the_whole_chain(case: AnyCase) -> None:
     """d/dz and d/dtheta of -log|det(I + J(x(z, theta), theta))|, x differentiated by the implicit function theorem."""
     block = case.block(grid=(3,), seed=12, log_det_estimator=Exact())
-    tensors = [random_tokens(1, 3).requires_grad_(), *block.parameters()]
+    tensors = [case.inputs(1, 3).requires_grad_(), *block.parameters()]
     _, log_det = block.inverse_and_log_det(tensors[0])
     found = torch.autograd.grad(log_det.sum(), tensors)
     kept = [tensor.detach().clone() for tensor in tensors]

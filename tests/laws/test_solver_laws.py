@@ -14,7 +14,17 @@ from invattn.branches import Branch
 from invattn.solvers import Adaptive, Anderson, Picard, Solution, Solver
 from invattn.testing import check_solver
 
-from .registry import CHANNELS, PLAIN_CERTIFIED, SOLVERS, BlockCase, random_tokens, seeded, with_max_steps
+from .registry import (
+    CHAINS,
+    CHANNELS,
+    PLAIN_CERTIFIED,
+    SOLVERS,
+    AnyCase,
+    BlockCase,
+    random_tokens,
+    seeded,
+    with_max_steps,
+)
 
 every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
 EARLY = {name: solver for name, solver in SOLVERS.items() if name != "picard_exact"}
@@ -42,9 +52,9 @@ def solve(solver: Solver, branch: Branch, z: Tensor, **options: Any) -> Solution
 
 
 @every_solver
-@pytest.mark.parametrize("case", PLAIN_CERTIFIED, ids=str)
-def test_solver(solver: Solver, case: BlockCase) -> None:
-    check_solver(solver, case.branch(seed=1), random_tokens(), generator=seeded(0))
+@pytest.mark.parametrize("case", [*PLAIN_CERTIFIED, *CHAINS], ids=str)
+def test_solver(solver: Solver, case: AnyCase) -> None:
+    check_solver(solver, case.branch(seed=1), case.inputs(), generator=seeded(0))
 
 
 @every_solver

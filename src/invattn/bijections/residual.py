@@ -69,7 +69,7 @@ class ResidualBijection(Bijection):
         if not self.certified:
             return self.solver.solve(self.g, z)
         bound = self.lipschitz_bound()
-        return self.solver.solve(self.g, z, lipschitz=bound.value, norm=bound.norm)
+        return self.solver.solve(self.g.at_present_weights(), z, lipschitz=bound.value, norm=bound.norm)
 
     def inverse(self, z: Tensor) -> Tensor:
         return attach_gradient(self.g, z, fold_into_batch(self._solved, z))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -25,6 +26,13 @@ class Branch(nn.Module, ABC):
     def __call__(self, x: Tensor) -> Tensor:
         result: Tensor = super().__call__(x)
         return result
+
+    def at_present_weights(self) -> Callable[[Tensor], Tensor]:
+        """Return g as a function to be evaluated many times without gradient while no weight changes.
+
+        What depends on the weights alone is computed once; the values are those of forward.
+        """
+        return self
 
     @property
     def kind(self) -> str:

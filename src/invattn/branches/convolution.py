@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -124,11 +124,18 @@ class CertifiedConvolution(Branch):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._apply_chain(x, self._weights())
+
+    @torch.no_grad()
+    def at_present_weights(self) -> Callable[[Tensor], Tensor]:
+        return partial(self._apply_chain, weights=self._weights())
+
+    def _apply_chain(self, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
         self.check_input(x)
         layers, activations = self._parts()
         maps = [
             partial(convolve, weight=weight, bias=layer.bias, padding=self.padding.mode)
-            for weight, layer in zip(self._weights(), layers, strict=True)
+            for weight, layer in zip(weights, layers, strict=True)
         ]
         return run_chain(x, maps, activations)
 

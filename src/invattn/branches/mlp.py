@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import cast
@@ -77,9 +77,15 @@ class CertifiedMLP(Branch):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._apply_chain(x, self._weights())
+
+    @torch.no_grad()
+    def at_present_weights(self) -> Callable[[Tensor], Tensor]:
+        return partial(self._apply_chain, weights=self._weights())
+
+    def _apply_chain(self, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
         self.check_input(x)
         layers, activations = self._parts()
-        weights = self._weights()
         maps = [partial(F.linear, weight=w, bias=layer.bias) for w, layer in zip(weights, layers, strict=True)]
         return run_chain(x, maps, activations)
 

@@ -112,8 +112,9 @@ def softplus(x: Tensor) -> Tensor:
 
 
 def scaled_gelu(x: Tensor) -> Tensor:
-    """Return x Phi(x) / 1.1289, of which the largest slope is 1."""
-    return F.gelu(x) / GELU_SLOPE
+    """Return x Phi(x) / 1.1289, of which the largest slope is 1; squares of large x would spoil second derivatives."""
+    result: Tensor = x * torch.special.erfc(x.clamp(-40, 40) / -math.sqrt(2)) / (2 * GELU_SLOPE)
+    return result
 
 
 def scaled_silu(x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invattn._names import check_name
 from invattn.branches import Branch, CertifiedAttention, RelaxedAttention
-from invattn.norms import token_norm
+from invattn.norms import get_norm, token_norm
 
 STARTS = ("random", "large", "structured")
 """Where a search may start: tokens of any log-normal scale, of size 100 and more, or what the proof calls worst."""
@@ -23,12 +23,12 @@ _SHARPNESS = 30.0  # of the soft maximum over restarts that shared weights climb
 
 @dataclass(frozen=True)
 class Stretch:
-    """The largest ratio |g(x) - g(y)| / |x - y| that was found, in |.|_{inf,2}: a LOWER bound of Lip(g).
+    """The largest ratio |g(x) - g(y)| / |x - y| that was found: a LOWER bound of Lip(g).
 
     Attributes:
         ratio: The ratio.
-        point: x with shape (N, C), float64.
-        direction: A change of norm 1, shape (N, C), that is stretched by the ratio (at a step of 0: by at least that).
+        point: x, one sample as the branch takes it, float64.
+        direction: A change of norm 1, shape of x, that is stretched by the ratio (at a step of 0: by at least that).
         step: y = x + step * direction; 0 where the ratio is that of the derivative at x.
         branch: The branch it was found for, float64: a copy, with other weights where these were searched too.
     """
@@ -43,7 +43,9 @@ class Stretch:
 def largest_ratio(
     branch: Branch,
     *,
-    tokens: int,
+    tokens: int | None = None,
+    shape: Sequence[int] | None = None,
+    norm: str | None = None,
     restarts: int = 6,
     steps: int = 40,
     lr: float = 0.05,
@@ -54,11 +56,14 @@ def largest_ratio(
     """Climb from several starts to where a branch stretches most.
 
     Each start is climbed twice: by sum_j |(J^T w)_j|_2 for unit w in one token, whose supremum over x and w is
-    Lip(g) exactly (the best direction is known in closed form), and by finite pairs (x, y).
+    Lip(g) exactly (the best direction is known in closed form), and by finite pairs (x, y). For the Euclidean norm a
+    whole sample is one token.
 
     Args:
         branch: g; it is copied and left as it is.
-        tokens: N.
+        tokens: N, for a branch of tokens: short for a shape of (N, channels).
+        shape: Shape of one sample: (N, C), (C, H, W) or (C,); one of ``tokens`` and ``shape`` must be given.
+        norm: Name of the norm; None is that of the certificate, else "inf,2".
         restarts: How many starts; each costs two searches, all of them in one batch.
         steps: Ascent steps of each search.
         lr: Step size of Adam, relative to the size of the tokens.
@@ -72,16 +77,22 @@ def largest_ratio(
     Raises:
         ValueError: If a kind of start is unknown or there is nothing to search.
     """
-    if tokens < 1 or restarts < 1 or not starts:
-        raise ValueError(f"tokens, restarts and starts must not be empty; got {tokens}, {restarts}, {starts}.")
+    if (tokens is None) == (shape is None):
+        raise ValueError(f"give tokens or shape, not both; got {tokens} and {shape}.")
+    sample = tuple(shape) if shape is not None else (tokens or 0, branch.channels)
+    if min(sample) < 1 or restarts < 1 or not starts:
+        raise ValueError(f"samples, restarts and starts must not be empty; got {sample}, {restarts}, {starts}.")
     for name in starts:
         check_name(name, STARTS, what="kind of start")
     victim = copy.deepcopy(branch).double().eval().requires_grad_(search_weights)
-    rows = torch.randint(tokens, (restarts,), generator=generator)
+    if norm is None:
+        norm = branch.lipschitz_bound().norm if branch.certified else "inf,2"
+    view = _View(sample, norm)
+    rows = torch.randint(view.shape[0], (restarts,), generator=generator)
     kinds = [starts[r % len(starts)] for r in range(restarts)]
-    points = torch.stack([_start(victim, tokens, int(rows[r]), kinds[r], generator) for r in range(restarts)])
-    slopes = _Slopes(points, rows, generator)
-    pairs = _Pairs(points, slopes.measure(victim).direction, generator)
+    points = torch.stack([_start(victim, view, int(rows[r]), kinds[r], generator) for r in range(restarts)])
+    slopes = _Slopes(view, points, rows, generator)
+    pairs = _Pairs(view, points, slopes.measure(victim).direction, generator)
     found = [_climb(search, copy.deepcopy(victim), steps=steps, lr=lr) for search in (slopes, pairs)]
     return max(found, key=lambda stretch: stretch.ratio)
 
@@ -113,6 +124,37 @@ def separate_channels(branch: CertifiedAttention, *, generator: torch.Generator 
             reads.mul_((groups == _PATHS.index(name)).to(reads))
 
 
+class _View:
+    """Samples of any layout as tokens (R, N, C) in whose norm |.|_{inf,2} the search is done.
+
+    Args:
+        sample: Shape of one sample as the branch takes it.
+        norm: "inf,2", where the tokens are the branch's own, or "2", where the whole sample is one token.
+    """
+
+    def __init__(self, sample: tuple[int, ...], norm: str) -> None:
+        get_norm(norm)
+        self._sample = sample
+        self.whole = norm == "2"
+        self.shape = tuple(self.tokens(torch.empty(1, *sample, device="meta")).shape[1:])
+
+    def tokens(self, x: Tensor) -> Tensor:
+        if self.whole:
+            return x.flatten(1)[:, None]
+        if len(self._sample) == 3:
+            return x.flatten(2).mT
+        return x[:, None] if len(self._sample) == 1 else x
+
+    def samples(self, tokens: Tensor) -> Tensor:
+        if len(self._sample) == 3 and not self.whole:
+            tokens = tokens.mT
+        return tokens.reshape(-1, *self._sample)
+
+    def image(self, branch: Branch, tokens: Tensor) -> Tensor:
+        """Return g of tokens, as tokens."""
+        return self.tokens(branch(self.samples(tokens)))
+
+
 @dataclass(frozen=True)
 class _Measured:
     """One ratio a restart, with its witnesses: (R,), (R, N, C), (R, N, C), (R,)."""
@@ -126,7 +168,8 @@ class _Measured:
 class _Search(ABC):
     """What is climbed: leaves, and a differentiable ratio for each restart."""
 
-    def __init__(self, points: Tensor) -> None:
+    def __init__(self, view: _View, points: Tensor) -> None:
+        self.view = view
         size = token_norm(points).clamp_min(1e-3)
         self.log_size = size.log().requires_grad_()
         self.shape = (points / size[:, None, None]).requires_grad_()
@@ -146,8 +189,8 @@ class _Search(ABC):
 class _Slopes(_Search):
     """sum_j |(J^T w)_j|_2 with w = (unit vector) in one token: the derivative's norm, seen from the output."""
 
-    def __init__(self, points: Tensor, rows: Tensor, generator: torch.Generator | None) -> None:
-        super().__init__(points)
+    def __init__(self, view: _View, points: Tensor, rows: Tensor, generator: torch.Generator | None) -> None:
+        super().__init__(view, points)
         self._rows = torch.nn.functional.one_hot(rows, points.shape[1]).to(points.dtype)
         self._output = _normal(points[:, 0].shape, generator).requires_grad_()
 
@@ -158,7 +201,7 @@ class _Slopes(_Search):
     def measure(self, branch: Branch) -> _Measured:
         point = self.point()
         cotangent = self._rows[:, :, None] * _unit(self._output)[:, None, :]
-        (pulled,) = torch.autograd.grad(branch(point), point, cotangent, create_graph=True)
+        (pulled,) = torch.autograd.grad(self.view.image(branch, point), point, cotangent, create_graph=True)
         lengths = torch.linalg.vector_norm(pulled, dim=-1)
         return _Measured(lengths.sum(dim=-1), point, _unit(pulled.detach()), torch.zeros_like(lengths[:, 0]))
 
@@ -166,8 +209,8 @@ class _Slopes(_Search):
 class _Pairs(_Search):
     """|g(x) - g(y)| / |x - y| with y = x + step * direction, every token moved by the same length."""
 
-    def __init__(self, points: Tensor, directions: Tensor, generator: torch.Generator | None) -> None:
-        super().__init__(points)
+    def __init__(self, view: _View, points: Tensor, directions: Tensor, generator: torch.Generator | None) -> None:
+        super().__init__(view, points)
         self._direction = directions.clone().requires_grad_()
         self._log_step = (self.log_size.detach() - 3 * _normal(points.shape[:1], generator).abs()).requires_grad_()
 
@@ -180,7 +223,8 @@ class _Pairs(_Search):
         # Below 1e-5 of the size the difference of two float64 numbers would be measured, not the branch.
         step = torch.maximum(self._log_step.exp(), 1e-5 * (1 + token_norm(point.detach())))
         other = point + step[:, None, None] * direction
-        change = token_norm(branch(other) - branch(point)) / token_norm((other - point).detach())
+        moved = self.view.image(branch, other) - self.view.image(branch, point)
+        change = token_norm(moved) / token_norm((other - point).detach())
         return _Measured(change, point, direction, step)
 
 
@@ -192,7 +236,7 @@ def _climb(search: _Search, branch: Branch, *, steps: int, lr: float) -> Stretch
     best: Stretch | None = None
     for _ in range(steps + 1):
         measured = search.measure(branch)
-        best = _better(best, measured, branch, copy_branch=bool(weights))
+        best = _better(best, measured, search.view, branch, copy_branch=bool(weights))
         optimizer.zero_grad()
         objective = torch.logsumexp(_SHARPNESS * measured.ratio, dim=0) if weights else measured.ratio.sum()
         (-objective).backward()  # type: ignore[no-untyped-call]
@@ -204,27 +248,27 @@ def _climb(search: _Search, branch: Branch, *, steps: int, lr: float) -> Stretch
     return best
 
 
-def _better(best: Stretch | None, measured: _Measured, branch: Branch, *, copy_branch: bool) -> Stretch:
+def _better(best: Stretch | None, measured: _Measured, view: _View, branch: Branch, *, copy_branch: bool) -> Stretch:
     ratios = measured.ratio.detach()
     index = int(ratios.nan_to_num(nan=-1.0).argmax())
     if best is not None and not float(ratios[index]) > best.ratio:
         return best
     return Stretch(
         ratio=float(ratios[index]),
-        point=measured.point[index].detach().clone(),
-        direction=measured.direction[index].detach().clone(),
+        point=view.samples(measured.point[index].detach()[None])[0].clone(),
+        direction=view.samples(measured.direction[index].detach()[None])[0].clone(),
         step=float(measured.step[index].detach()),
         branch=copy.deepcopy(branch) if copy_branch else branch,
     )
 
 
-def _start(branch: Branch, tokens: int, row: int, kind: str, generator: torch.Generator | None) -> Tensor:
+def _start(branch: Branch, view: _View, row: int, kind: str, generator: torch.Generator | None) -> Tensor:
     """Return one start, shape (N, C)."""
-    noise = _normal((tokens, branch.channels), generator)
+    noise = _normal(view.shape, generator)
     spread = float(_normal((), generator))
     if kind == "random":
         return noise * float(torch.tensor(1.5 * spread).exp())
-    if kind == "large" or not isinstance(branch, CertifiedAttention | RelaxedAttention):
+    if kind == "large" or not isinstance(branch, CertifiedAttention | RelaxedAttention) or view.whole:
         return noise * 10 ** (2 + abs(spread))
     return _structured(branch, noise, row, generator)
 

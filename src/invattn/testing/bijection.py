@@ -9,7 +9,7 @@ from torch import Tensor
 
 from invattn.bijections import Bijection
 from invattn.solvers import Status
-from invattn.testing.oracles import dense_jacobian, evaluation_mode, require, require_close, token_size
+from invattn.testing.oracles import dense_jacobian, evaluation_mode, require, require_close, sample_size
 
 
 def check_bijection(
@@ -75,7 +75,7 @@ def _check_report(bijection: Bijection, x: Tensor, tolerance: float) -> None:
     require((solution.status == int(Status.CONVERGED)).all(), "status and converged contradict each other.")
     require_close(solution.value, x, tolerance=tolerance, what="solve(f(x)).value")
     if solution.error_bound is not None:
-        error = token_size(solution.value - x)
+        error = sample_size(solution.value - x, norm=bijection.norm or "inf,2")
         worst = float((error - solution.error_bound).max())
         require(worst <= 0, f"the error exceeds its proven bound by {worst:.3g}.")
 

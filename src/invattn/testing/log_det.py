@@ -29,7 +29,7 @@ def check_log_det_estimator(
     Args:
         estimator: The estimator.
         branch: A branch; evaluated in evaluation mode.
-        x: Tokens with shape (B, N, C), B >= 2, float64, N C small.
+        x: What it takes, shape (B, ...), B >= 2, float64, a sample small.
         draws: How many estimates are averaged; 1 for an exact estimator, a multiple of 16 for a sampled one.
         bias: What truncation may add to value and gradients.
         standard_errors: How many standard errors the mean of a sampled estimator may be off.
@@ -83,7 +83,7 @@ def _sampled(
     values: list[Tensor] = []
     grads: list[list[Tensor]] = []
     for _ in range(_GROUPS):
-        _, value = estimator(branch, point.repeat(copies, 1, 1))
+        _, value = estimator(branch, point.repeat(copies, *(1 for _ in point.shape[1:])))
         mean = value.view(copies, -1).mean(dim=0)
         values.append(mean.detach())
         grads.append(gradients((weights * mean).sum(), inputs))

@@ -36,11 +36,48 @@ def require_close(actual: Tensor, expected: Tensor, *, tolerance: float, what: s
     require(difference <= limit, f"{what} is off by {difference:.3g}; allowed are {limit:.3g}.")
 
 
-def token_size(tokens: Tensor) -> Tensor:
-    """Return max over tokens of the channel norm, shape (B,), for tokens (B, N, C) or images (B, C, H, W)."""
-    channel = 1 if tokens.dim() == 4 else -1
-    largest: Tensor = tokens.detach().double().norm(dim=channel).flatten(1).amax(dim=1)
-    return largest
+def sample_size(x: Tensor, *, norm: str = "inf,2") -> Tensor:
+    """Return |x| of every sample in float64, shape (B,), written out: "inf,2" or "2"."""
+    entries = x.detach().double()
+    if norm == "2":
+        return entries.flatten(1).square().sum(dim=1).sqrt()
+    require(norm == "inf,2", f"no law knows the norm {norm!r}.")
+    return token_rows(entries).square().sum(dim=2).sqrt().amax(dim=1)
+
+
+def token_rows(x: Tensor) -> Tensor:
+    """Return tokens (B, N, C) of tokens, of images (B, C, H, W), N = H W, or of vectors (B, C), N = 1."""
+    if x.dim() == 4:
+        return x.flatten(2).transpose(1, 2)
+    return x[:, None] if x.dim() == 2 else x
+
+
+def operator_norm(jacobian: Tensor, x: Tensor, *, norm: str) -> Tensor:
+    """Return the norm of each Jacobian: in "2" exactly, in "inf,2" the largest stretch found, which is never above it.
+
+    For one output token i the stretch sup |sum_j B_ij d_j|_2 over |d_j|_2 <= 1 is climbed by turns in the direction w
+    of the output and in d_j, which is B_ij^T w scaled to 1.
+
+    Args:
+        jacobian: Shape (B, D, D).
+        x: The input it belongs to, whose shape says what a token is.
+        norm: Name of the norm.
+    """
+    if norm == "2":
+        largest: Tensor = torch.linalg.svdvals(jacobian)[:, 0]
+        return largest
+    require(norm == "inf,2", f"no law knows the norm {norm!r}.")
+    order = token_rows(torch.arange(x[0].numel()).view(1, *x.shape[1:])).flatten()
+    tokens, channels = token_rows(x).shape[1:]
+    blocks = jacobian[:, order][:, :, order].view(-1, tokens, channels, tokens * channels)
+    output = torch.linalg.svd(blocks, full_matrices=False)[0][..., 0]
+    for _ in range(20):
+        change = (blocks.mT @ output[..., None]).view(*blocks.shape[:2], tokens, channels)
+        change = torch.nn.functional.normalize(change, dim=-1).flatten(2)
+        image = (blocks @ change[..., None])[..., 0]
+        output = torch.nn.functional.normalize(image, dim=-1)
+    found: Tensor = torch.linalg.vector_norm(image, dim=-1).amax(dim=1)
+    return found
 
 
 def dense_jacobian(function: Callable[[Tensor], Tensor], x: Tensor, *, create_graph: bool = False) -> Tensor:

@@ -100,14 +100,14 @@ def test_a_bound_that_is_none_and_a_certificate_that_is_none() -> None:
 
     class OtherNorm(Changed):
         def lipschitz_bound(self) -> LipschitzBound:
-            return LipschitzBound(0.9, "2", "")
+            return LipschitzBound(0.9, "1", "")
 
     class NotCertified(Changed):
         @property
         def certified(self) -> bool:
             return False
 
-    for kind, message in ((Loose, "not below 1"), (OtherNorm, "norm '2'"), (NotCertified, "returned the bound")):
+    for kind, message in ((Loose, "not below 1"), (OtherNorm, "norm '1'"), (NotCertified, "returned the bound")):
         with pytest.raises(AssertionError, match=message):
             check_branch(kind(lambda g, x: g(x)), tokens())
 
@@ -208,8 +208,9 @@ class Untrue(Solver):
         *,
         start: Tensor | None = None,
         lipschitz: float | None = None,
+        norm: str = "inf,2",
     ) -> Solution:
-        return self.change(self.inner.solve(branch, target, start=start, lipschitz=lipschitz))
+        return self.change(self.inner.solve(branch, target, start=start, lipschitz=lipschitz, norm=norm))
 
 
 def all_converged(solution: Solution) -> Solution:
@@ -248,8 +249,9 @@ class Careless(Solver):
         *,
         start: Tensor | None = None,
         lipschitz: float | None = None,
+        norm: str = "inf,2",
     ) -> Solution:
-        solution = Adaptive().solve(branch, target, start=start, lipschitz=lipschitz)
+        solution = Adaptive().solve(branch, target, start=start, lipschitz=lipschitz, norm=norm)
         if self.bug == "writes":
             target.zero_()
         if self.bug == "all or nothing" and not solution.converged.all():
