@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 from torch import Tensor
 
 from invattn import KINDS, RECIPES, invertible_attention
-from invattn.branches import Branch, CertifiedAttention
+from invattn.branches import Branch, CertifiedAttention, CertifiedConvolution, CertifiedMLP, Padding
+from invattn.norms import NORMS
+from invattn.recipes import Certified
 from invattn.testing import dense_jacobian
 from invattn.testing.adversary import STARTS, Stretch, largest_ratio, separate_channels
 
@@ -88,12 +91,68 @@ def test_separated_channels_are_disjoint_and_cover_all() -> None:
     assert not branch.value.bias.any()
 
 
+LAYOUTS = [
+    (CertifiedConvolution(channels=2, hidden_channels=3, padding=Padding(grid=(3, 2))), (2, 3, 2)),
+    (CertifiedConvolution(channels=2, hidden_channels=3, norm="inf,2", activation="tanh"), (2, 3, 2)),
+    (CertifiedMLP(channels=3, hidden_channels=(4,)), (5, 3)),
+    (CertifiedMLP(channels=3, hidden_channels=(4,), norm="2"), (5, 3)),
+    (CertifiedMLP(channels=3, hidden_channels=(4,)), (3,)),
+]
+
+
+@pytest.mark.parametrize(("branch", "shape"), LAYOUTS)
+def test_every_layout_and_norm_has_a_true_witness(branch: Branch, shape: tuple[int, ...]) -> None:
+    found = largest_ratio(branch, shape=shape, restarts=3, steps=20, generator=seeded(6))
+    norm = NORMS[branch.lipschitz_bound().norm]
+    assert found.point.shape == found.direction.shape == shape
+    assert float(norm(found.direction[None])) == pytest.approx(1.0, abs=1e-12)
+    branch = copy.deepcopy(branch).double()
+    if found.step > 0:
+        other = found.point + found.step * found.direction
+        moved = (branch(other[None]) - branch(found.point[None])).detach()
+        assert float(norm(moved) / norm((other - found.point)[None])) == pytest.approx(found.ratio, rel=1e-9)
+    else:
+        jacobian = dense_jacobian(branch, found.point[None])[0]
+        moved = (jacobian @ found.direction.flatten()).view(1, *shape)
+        assert float(norm(moved)) >= found.ratio * (1 - 1e-9)
+    assert 0 < found.ratio <= branch.lipschitz_bound().value
+
+
+@pytest.mark.parametrize("norm", ["2", "inf,2"])
+def test_the_search_reaches_the_norm_of_a_linear_convolution(norm: str) -> None:
+    """One layer: Lip(g) is the operator's norm, which circular padding ("2") and the sum of taps ("inf,2") state."""
+    padding = Padding("circular", grid=(3, 4))
+    torch.manual_seed(7)
+    branch = CertifiedConvolution(channels=1, kernel_sizes=(3,), padding=padding, norm=norm).double()
+    with torch.no_grad():
+        branch.layers[0].get_parameter("weight").mul_(10)
+    found = largest_ratio(branch, shape=(1, 3, 4), restarts=4, steps=100, generator=seeded(8))
+    bound = branch.lipschitz_bound().value
+    assert 0.99 * bound <= found.ratio <= bound
+
+
+def test_another_norm_can_be_asked_for() -> None:
+    """In |.|_2 a row of attention to one key may exceed what is proven in |.|_{inf,2}."""
+    mask = torch.zeros(6, 6, dtype=torch.bool)
+    mask[:, 0] = True
+    torch.manual_seed(9)
+    recipe = Certified(ratio=1e-3)
+    branch = invertible_attention(4, kind="gaussian", recipe=recipe, layout="tokens", mask=mask).branch
+    with torch.no_grad():
+        branch.get_submodule("output").get_parameter("weight").mul_(10)
+    own, other = (largest_ratio(branch, tokens=6, norm=norm, generator=seeded(10)).ratio for norm in (None, "2"))
+    assert own <= branch.lipschitz_bound().value < 1 < other
+
+
 def test_bad_arguments_are_refused() -> None:
     branch = branch_of("gaussian")
     with pytest.raises(ValueError, match="Did you mean 'structured'"):
         largest_ratio(branch, tokens=2, starts=("structurd",))
     with pytest.raises(ValueError, match="must not be empty"):
         largest_ratio(branch, tokens=0)
+    for both in ({}, {"tokens": 2, "shape": (2, 6)}):
+        with pytest.raises(ValueError, match="give tokens or shape, not both"):
+            largest_ratio(branch, **both)  # type: ignore[arg-type]
     narrow = branch_of("gaussian", channels=2)
     assert isinstance(narrow, CertifiedAttention)
     with pytest.raises(ValueError, match="at least 3 channels"):

@@ -16,8 +16,11 @@ from torch import Tensor, nn
 
 from invattn import LipschitzBound, Solution, invertible_attention
 from invattn.bijections import Bijection, ResidualBijection, Squeeze
-from invattn.branches import Branch
+from invattn.branches import Branch, CertifiedConvolution, CertifiedMLP, Padding
+from invattn.functional import convolution_norm, convolution_token_norm, convolve, power_iteration
+from invattn.lipschitz import Elementwise
 from invattn.logdet import Exact, LogDetEstimator, PowerSeries
+from invattn.recipes import Certified
 from invattn.solvers import Adaptive, Picard, Solver
 from invattn.testing import (
     check_bijection,
@@ -110,6 +113,91 @@ def test_a_bound_that_is_none_and_a_certificate_that_is_none() -> None:
     for kind, message in ((Loose, "not below 1"), (OtherNorm, "norm '1'"), (NotCertified, "returned the bound")):
         with pytest.raises(AssertionError, match=message):
             check_branch(kind(lambda g, x: g(x)), tokens())
+
+
+class Wrong(CertifiedConvolution):
+    """A linear convolution of one channel whose norm is taken in a wrong way."""
+
+    def __init__(self, way: Callable[[Tensor], Tensor], taps: Tensor, *, norm: str = "2") -> None:
+        super().__init__(channels=1, kernel_sizes=(3,), padding=Padding(grid=(3, 3)), norm=norm)
+        self.way = way
+        self.double()
+        with torch.no_grad():
+            self.layers[0].get_parameter("weight").copy_(taps)
+
+    def _norm(self, weight: Tensor) -> Tensor:
+        return self.way(weight)
+
+
+def few_steps_of_power_iteration(weight: Tensor) -> Tensor:
+    """The estimate of many implementations: it is below the norm."""
+    basis = torch.eye(9, dtype=torch.float64).view(9, 1, 3, 3)
+    matrix = convolve(basis, weight).flatten(1)
+    start = torch.linspace(1, 2, 9, dtype=torch.float64)
+    left, right = power_iteration(matrix, start / start.norm(), start / start.norm(), steps=2)
+    return left @ matrix @ right
+
+
+DIFFERENCE = torch.tensor([[0.0, 0.0, 0.0], [0.0, 1.0, -1.0], [0.0, 0.0, 0.0]])
+SIGNS = torch.tensor([[1.0, -1.0, 1.0], [1.0, 1.0, -1.0], [-1.0, 1.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("way", "taps", "norm"),
+    [
+        (lambda weight: convolution_norm(weight, padding="circular", grid=(3, 3)), DIFFERENCE, "2"),
+        (few_steps_of_power_iteration, SIGNS, "2"),
+        (lambda weight: torch.linalg.matrix_norm(weight.flatten(1), ord=2), SIGNS, "2"),  # of the reshaped kernel
+        (convolution_norm, SIGNS, "inf,2"),
+    ],
+    ids=["circular norm of the same grid", "power iteration", "norm of the reshaped kernel", "norm of another norm"],
+)
+def test_a_convolution_with_a_wrong_norm(way: Callable[[Tensor], Tensor], taps: Tensor, norm: str) -> None:
+    x = torch.randn(2, 1, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    good = Wrong(convolution_token_norm if norm == "inf,2" else convolution_norm, taps, norm=norm)
+    check_branch(good, x)
+    with pytest.raises(AssertionError, match=r"J has norm .* above|an eigenvalue of J"):
+        check_branch(Wrong(way, taps, norm=norm), x)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_an_activation_whose_constant_was_forgotten(right: bool) -> None:
+    """GELU as it is, said to be 1-Lipschitz, where it is steepest."""
+    branch = CertifiedMLP(channels=2, hidden_channels=(2,), activation="gelu", norm="2").double()
+    if not right:
+        branch.activations[0] = Elementwise(torch.nn.functional.gelu)
+    with torch.no_grad():
+        for layer in branch.layers:
+            layer.get_parameter("weight").copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+            layer.get_parameter("bias").fill_(2**0.5)
+    x = 1e-3 * torch.randn(2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    if right:
+        check_branch(branch, x)
+    else:
+        with pytest.raises(AssertionError, match=r"an eigenvalue of J|J has norm"):
+            check_branch(branch, x)
+
+
+def test_a_bound_that_is_stated_in_the_wrong_norm() -> None:
+    """All tokens look at one: in |.|_2 the branch stretches by sqrt(N) more."""
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[:, 0] = True
+    torch.manual_seed(5)
+    recipe = Certified(ratio=1e-3)
+    branch = invertible_attention(2, kind="gaussian", recipe=recipe, layout="tokens", mask=mask).double().branch
+    with torch.no_grad():
+        for name in ("value", "output"):
+            branch.get_submodule(name).get_parameter("weight").copy_(9 * torch.eye(2))
+            branch.get_submodule(name).get_parameter("bias").zero_()
+    x = 1e-3 * torch.randn(2, 8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    check_branch(branch, x)
+
+    class Euclidean(Changed):
+        def lipschitz_bound(self) -> LipschitzBound:
+            return replace(branch.lipschitz_bound(), norm="2")
+
+    with pytest.raises(AssertionError, match=r"J has norm .* in \|\.\|_\{2\}"):
+        check_branch(Euclidean(lambda g, x: branch(x)), x)
 
 
 @dataclass(frozen=True)
