@@ -29,7 +29,7 @@ def chain_scale(norms: Sequence[Tensor], activations: Sequence[Activation], *, l
         activations: What stands between them.
         lipschitz: c.
     """
-    constants = math.prod(activation.lipschitz for activation in activations)
+    constants = math.prod([activation.lipschitz for activation in activations])
     return held_scale(torch.stack(list(norms)).prod() * constants, lipschitz=lipschitz)
 
 

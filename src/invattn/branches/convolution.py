@@ -107,6 +107,10 @@ class CertifiedConvolution(Branch):
         )
 
     @property
+    def kind(self) -> str:
+        return "convolution"
+
+    @property
     def certified(self) -> bool:
         return True
 

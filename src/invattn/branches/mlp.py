@@ -64,6 +64,10 @@ class CertifiedMLP(Branch):
         )
 
     @property
+    def kind(self) -> str:
+        return "MLP"
+
+    @property
     def certified(self) -> bool:
         return True
 

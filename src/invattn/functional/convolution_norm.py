@@ -113,6 +113,11 @@ class _Plan:
     words: str
     factor: float = 1.0
 
+    @property
+    def count(self) -> int:
+        """How many frequencies it takes."""
+        return sum([circle.count for circle in self.circles])
+
 
 def _plan(shape: Sequence[int], padding: str, grid: tuple[int, int] | None) -> _Plan:
     """Choose how to bound a kernel of the taps that can hit the grid."""
@@ -134,7 +139,7 @@ def _plan(shape: Sequence[int], padding: str, grid: tuple[int, int] | None) -> _
         twists = [(a, b) for a in (0.0, 0.5) for b in (0.0, 0.5)]
         circles = tuple(_Circle(sides, twist) for twist in twists)
         known = _Plan(circles, f"zeros around {grid[0]} x {grid[1]}, {how} at every frequency")
-    return min(known, every, key=lambda plan: sum(circle.count for circle in plan.circles))
+    return known if known.count <= every.count else every
 
 
 def _reachable_shape(shape: Sequence[int], padding: str, grid: tuple[int, int] | None) -> tuple[int, ...]:
@@ -197,11 +202,10 @@ def _top_response(kernel: Tensor, plan: _Plan) -> Tensor:
     for circle in plan.circles:
         candidates = circle.frequencies(kernel)
         sizes = _sizes(_hermitian(taps, candidates))
-        largest = sizes.argmax()
-        tops.append(sizes[largest])
-        frequencies.append(candidates[largest])
-    frequency = torch.stack(frequencies)[torch.stack(tops).argmin()]
-    response = _fourier(kernel.flatten(2).movedim(-1, 0), frequency[None], shape=kernel.shape[2:], start=(0, 0))[0]
+        tops.append(sizes.amax())
+        frequencies.append(candidates.index_select(0, sizes.argmax()[None]))
+    frequency = torch.cat(frequencies).index_select(0, torch.stack(tops).argmin()[None])
+    response = _fourier(kernel.flatten(2).movedim(-1, 0), frequency, shape=kernel.shape[2:], start=(0, 0))[0]
     if min(kernel.shape[:2]) > _EIGEN_SIZE:
         return plan.factor * gram_norm(response, steps=_GRAM_STEPS)
     norm: Tensor = plan.factor * torch.linalg.matrix_norm(response, ord=2)

@@ -18,6 +18,7 @@ STARTS = ("random", "large", "structured")
 """Where a search may start: tokens of any log-normal scale, of size 100 and more, or what the proof calls worst."""
 
 _PATHS = ("score.query", "score.key", "value")
+_ROUNDING = 16 * torch.finfo(torch.float64).eps  # of a value of g, relative
 _SHARPNESS = 30.0  # of the soft maximum over restarts that shared weights climb
 
 
@@ -223,8 +224,10 @@ class _Pairs(_Search):
         # Below 1e-5 of the size the difference of two float64 numbers would be measured, not the branch.
         step = torch.maximum(self._log_step.exp(), 1e-5 * (1 + token_norm(point.detach())))
         other = point + step[:, None, None] * direction
-        moved = self.view.image(branch, other) - self.view.image(branch, point)
-        change = token_norm(moved) / token_norm((other - point).detach())
+        there, here = self.view.image(branch, other), self.view.image(branch, point)
+        # What rounding of the two values may add to their difference is no stretch: it matters where Lip(g) is tiny.
+        rounding = _ROUNDING * (token_norm(there) + token_norm(here)).detach()
+        change = (token_norm(there - here) - rounding) / token_norm((other - point).detach())
         return _Measured(change, point, direction, step)
 
 
