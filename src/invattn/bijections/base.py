@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from invattn._errors import CertificateError, ConvergenceError
@@ -80,6 +81,15 @@ class Bijection(nn.Module, ABC):
     def input_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Return the shape of one input for one output of this shape, both without the batch."""
         return tuple(shape)
+
+    def parts(self) -> tuple[Bijection, ...]:
+        """Return the maps that are applied one after another, the first one first; the map itself if it is no chain."""
+        return (self,)
+
+    @property
+    def generators(self) -> tuple[torch.Generator, ...]:
+        """The generators that this map itself draws from, besides torch's default ones and those of maps inside it."""
+        return ()
 
     @property
     def branch(self) -> Branch:

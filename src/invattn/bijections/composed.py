@@ -31,6 +31,10 @@ class Composed(Bijection):
     def _parts(self) -> list[Bijection]:
         return [cast(Bijection, part) for part in self.bijections]
 
+    def parts(self) -> tuple[Bijection, ...]:
+        """Return the parts, those of a chain inside in its place."""
+        return tuple(inner for part in self._parts() for inner in part.parts())
+
     @property
     def certified(self) -> bool:
         return all(part.certified for part in self._parts())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from invattn.bijections.base import Bijection, raise_unless_converged
 from invattn.branches import Branch
@@ -37,6 +39,10 @@ class ResidualBijection(Bijection):
     @property
     def branch(self) -> Branch:
         return self.g
+
+    @property
+    def generators(self) -> tuple[torch.Generator, ...]:
+        return self.log_det_estimator.generators
 
     @property
     def certified(self) -> bool:
@@ -87,3 +93,22 @@ class ResidualBijection(Bijection):
         x = self.inverse(z)
         _, log_det = self.log_det_estimator(self.g, x)
         return x, -log_det
+
+
+@contextmanager
+def inverted_by(module: nn.Module, solver: Solver) -> Iterator[None]:
+    """Have every residual block inside a module inverted by this solver instead of its own.
+
+    Args:
+        module: Any module.
+        solver: The solver to use meanwhile.
+    """
+    blocks = [part for part in module.modules() if isinstance(part, ResidualBijection)]
+    own = [block.solver for block in blocks]
+    for block in blocks:
+        block.solver = solver
+    try:
+        yield
+    finally:
+        for block, previous in zip(blocks, own, strict=True):
+            block.solver = previous

@@ -103,8 +103,7 @@ def held_estimates(function: object) -> Iterator[None]:
     Args:
         function: A module; anything else is left alone.
     """
-    parts = function.modules() if isinstance(function, nn.Module) else ()
-    maps = [part for part in parts if isinstance(part, ConstrainedLinear) and not part.held]
+    maps = [part for part in _estimating(function) if not part.held]
     for part in maps:
         part.held = True
     try:
@@ -112,3 +111,17 @@ def held_estimates(function: object) -> Iterator[None]:
     finally:
         for part in maps:
             part.held = False
+
+
+def refines_estimates(function: object) -> bool:
+    """Whether a forward that records gradients would refine singular vectors inside a module.
+
+    Args:
+        function: A module; for anything else the answer is no.
+    """
+    return any(part.training and not part.held and part.enforce == "forward" for part in _estimating(function))
+
+
+def _estimating(function: object) -> list[ConstrainedLinear]:
+    parts = function.modules() if isinstance(function, nn.Module) else ()
+    return [part for part in parts if isinstance(part, ConstrainedLinear)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 
@@ -23,3 +24,8 @@ class LogDetEstimator(ABC):
             The image, shape of x, and the log-determinant in nats, shape (B,). The gradient of the latter
             reaches x and the parameters of g and is that of the true quantity (in expectation where sampled).
         """
+
+    @property
+    def generators(self) -> tuple[torch.Generator, ...]:
+        """The generators that a call draws from, besides torch's default ones: what a recomputation must rewind."""
+        return ()

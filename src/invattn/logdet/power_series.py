@@ -52,6 +52,10 @@ class PowerSeries(LogDetEstimator):
             total = sum((self._one_probe(image, point, probe, wanted) for probe in probes), x.new_zeros(x.shape[0]))
         return (image, total / self.probes) if wanted else (image.detach(), total.detach() / self.probes)
 
+    @property
+    def generators(self) -> tuple[torch.Generator, ...]:
+        return () if self.generator is None else (self.generator,)
+
     def _draw(self, x: Tensor) -> Tensor:
         if self.probe == "gaussian":
             return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=self.generator)
