@@ -97,7 +97,7 @@ def iterate(
     for step in range(plan.max_steps + 1):
         if state.active.numel() == 0:
             break
-        image = branch(state.point)
+        image = branch(state.point).to(target.dtype)  # autocast may have returned a lower precision
         defect = state.target - state.point - image
         size = state.norm(defect)
         ended = state.record(size, image, step=step, early_stop=plan.early_stop)
