@@ -92,8 +92,8 @@ class _Recomputed(torch.autograd.Function):
     def backward(ctx: Any, *incoming: Tensor | None) -> Any:
         if torch.is_grad_enabled() or transforms_active():
             raise RuntimeError(
-                "the gradient of ConstantMemory can be neither differentiated again nor taken for a batch of vectors "
-                "at once: use create_graph=False and is_grads_batched=False, or the bijection inside, which allows both."
+                "the gradient of ConstantMemory can be neither differentiated again nor taken under torch.func.vmap: "
+                "use create_graph=False, is_grads_batched=True for several vectors, or the bijection inside."
             )
         z, log_det, *kept = ctx.saved_tensors
         _, input_wanted, *wanted = ctx.needs_input_grad
