@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from invattn import ATTENTION_KINDS, KINDS, RECIPES, invertible_attention
-from invattn.bijections import Bijection, Composed, Inverse, ResidualBijection, Squeeze
+from invattn.bijections import Bijection, Composed, ConstantMemory, Inverse, ResidualBijection, Squeeze
 from invattn.branches import Branch, CertifiedConvolution, CertifiedMLP, Padding
 from invattn.functional import KERNELS as ALL_KERNELS
 from invattn.functional import NORMALIZATIONS as ALL_NORMALIZATIONS
@@ -325,5 +325,12 @@ BIJECTIONS = [
         "there_and_back",
         lambda seed: Composed([_exact_block("gaussian", seed), Inverse(_exact_block("dot_product", seed))]),
         random_tokens,
+    ),
+    BijectionCase(
+        "constant_memory",
+        lambda seed: ConstantMemory(
+            Composed([Squeeze(2), *(_image_block(kind, seed, channels_first=True) for kind in ("gaussian", KINDS[-2]))])
+        ),
+        lambda: random_images(channels=1, height=2, width=4),
     ),
 ]
