@@ -4,8 +4,8 @@
 
 One step: forward with log-determinant, negative log-likelihood under a normal base, backward. Memory is counted in
 bytes of tensors alive at one time (invattn.testing.PeakMemory) and repeats exactly. Times of the modes are taken in
-turn, and given as ratios. Some four minutes on one core. Writes docs/results/constant_memory.md and
-constant_memory.json (numbers only).
+turn, in seconds of the processor, and given as ratios. Some four minutes on one core. Writes
+docs/results/constant_memory.md and constant_memory.json (numbers only).
 """
 
 from __future__ import annotations
@@ -123,9 +123,9 @@ def measure(setting: Setting, blocks: int, *, terms: int, repeats: int) -> dict[
     seconds: dict[str, list[float]] = {name: [] for name in modules}
     for _ in range(repeats):
         for name, module in modules.items():
-            start = time.perf_counter()
+            start = time.process_time()
             step(module, x)
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time.process_time() - start)
     wanted = gradients["ordinary"]
     rows = []
     for name in modules:
@@ -154,9 +154,9 @@ def markdown(content: Mapping[str, Any]) -> str:
         f"One training step (forward, log-determinant by a power series of {content['terms']} terms, negative "
         "log-likelihood, backward) of a chain of certified blocks, the four kinds in turn, float32, in "
         "`ConstantMemory` against the chain itself. Memory: bytes of tensors alive at one time, weights and input not "
-        "counted, gradients of weights counted. Time: median of the ratio to the ordinary step beside it, repeats: "
-        f"{content['repeats']}, one thread. Gradients: |difference| / |ordinary gradient| over all weights. Drift: the "
-        "largest entry of |reconstructed - true| where both are known.",
+        "counted, gradients of weights counted. Time: median of the ratio to the ordinary step beside it, in seconds "
+        f"of the processor, repeats: {content['repeats']}, one thread. Gradients: |difference| / |ordinary gradient| "
+        "over all weights. Drift: the largest entry of |reconstructed - true| where both are known.",
         "",
     ]
     names = {setting.name: setting for setting in SETTINGS}

@@ -83,7 +83,7 @@ class AutocastState:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Cast as then. Casts are not cached: one made without gradients would be reused where they are wanted."""
+        """Cast as then. Casts are not cached: those of every block would live as long as a surrounding autocast."""
         with ExitStack() as stack:
             for name, dtype, on in self.enabled:
                 if on or torch.is_autocast_enabled(name):
