@@ -14,12 +14,12 @@ from invattn.lipschitz.bound import held_scale as held_scale
 from invattn.lipschitz.bound import product_bound as product_bound
 from invattn.lipschitz.constrained import ConstrainedLinear as ConstrainedLinear
 from invattn.lipschitz.constrained import held_estimates as held_estimates
+from invattn.lipschitz.constrained import refines_estimates as refines_estimates
 from invattn.lipschitz.normalisation import column_constant as column_constant
 from invattn.lipschitz.normalisation import exp_spread as exp_spread
 from invattn.lipschitz.normalisation import total_constant as total_constant
 from invattn.lipschitz.theorem_1 import Conditions as Conditions
 from invattn.lipschitz.theorem_1 import theorem_1 as theorem_1
-from invattn.lipschitz.constrained import refines_estimates as refines_estimates
 from invattn.lipschitz.theorem_r import ROUNDING as ROUNDING
 from invattn.lipschitz.theorem_r import attention_constant as attention_constant
 from invattn.lipschitz.theorem_r import output_constant as output_constant
