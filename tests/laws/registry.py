@@ -329,8 +329,13 @@ BIJECTIONS = [
     BijectionCase(
         "constant_memory",
         lambda seed: ConstantMemory(
-            Composed([Squeeze(2), *(_image_block(kind, seed, channels_first=True) for kind in ("gaussian", KINDS[-2]))])
+            Composed(
+                [
+                    CHAINS[2].block(seed=seed, log_det_estimator=Exact()),
+                    *(_image_block(kind, seed, rows=2, columns=4) for kind in ("gaussian", KINDS[-2])),
+                ]
+            )
         ),
-        lambda: random_images(channels=1, height=2, width=4),
+        lambda: random_images(height=2, width=4),
     ),
 ]
