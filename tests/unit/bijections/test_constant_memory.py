@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from invattn import ConvergenceError, LipschitzBound, invertible_attention
 from invattn.bijections import Bijection, Composed, ConstantMemory, Drift, Inverse, ResidualBijection, Squeeze
-from invattn.branches import Branch
+from invattn.branches import Branch, CertifiedConvolution, CertifiedMLP
 from invattn.flows import Flow, StandardNormal
 from invattn.logdet import Exact, LogDetEstimator, PowerSeries
 from invattn.recipes import Paper, Recipe
@@ -114,6 +114,22 @@ def test_images_and_changing_shapes() -> None:
     torch.manual_seed(2)
     Flow(ordinary, StandardNormal((16, 2, 1))).log_prob(x).sum().backward()
     assert_equal(found, gradients(ordinary))
+
+
+def test_convolutions_between_attention_and_maps_of_vectors() -> None:
+    """Blocks that are certified in another norm, and inputs without tokens."""
+    estimator = PowerSeries(terms=2)
+    convolutions = [
+        ResidualBijection(CertifiedConvolution(channels=4, hidden_channels=3), log_det_estimator=estimator)
+        for _ in range(2)
+    ]
+    first, second = chain(2, layout="image").parts()
+    mixed = Composed([convolutions[0], first, convolutions[1], second]).double()
+    maps = Composed(
+        ResidualBijection(CertifiedMLP(channels=4, hidden_channels=(5,)), log_det_estimator=estimator) for _ in range(3)
+    ).double()
+    for ordinary, x in ((mixed, torch.randn(2, 4, 3, 2)), (maps, torch.randn(3, 4))):
+        assert_equal(trained(ConstantMemory(ordinary), x.double()), trained(ordinary, x.double()))
 
 
 def peak(bijection: Bijection, x: Tensor) -> int:
