@@ -21,7 +21,7 @@ from invattn.functional import NORMALIZATIONS as ALL_NORMALIZATIONS
 from invattn.lipschitz import ConstrainedLinear
 from invattn.logdet import Exact, LogDetEstimator, PowerSeries
 from invattn.recipes import Certified, Recipe, Strict
-from invattn.solvers import Adaptive, Anderson, Picard, Solver
+from invattn.solvers import Adaptive, Anderson, NewtonKrylov, Picard, Solver
 
 CHANNELS, TOKENS = 4, 3
 KERNELS = ALL_KERNELS
@@ -245,11 +245,12 @@ SOLVERS: dict[str, Solver] = {
     "anderson": Anderson(),
     "adaptive": Adaptive(),
     "adaptive_refined": Adaptive(refine=2),
+    "newton_krylov": NewtonKrylov(),
 }
 
 
 def with_max_steps(solver: Solver, max_steps: int) -> Solver:
-    assert isinstance(solver, Picard | Anderson | Adaptive)
+    assert isinstance(solver, Picard | Anderson | Adaptive | NewtonKrylov)
     return replace(solver, max_steps=max_steps)
 
 

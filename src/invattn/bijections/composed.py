@@ -74,7 +74,7 @@ class Composed(Bijection):
     def solve(self, z: Tensor) -> Solution:
         """Invert part by part.
 
-        The residual is the largest of the parts', the steps are summed, and a sample's status is that of the first
+        The residual is the largest of the parts', steps and evaluations are summed, and a sample's status is that of the first
         part (in the order of the inverse) in which it failed. The error bound carries each part's through the rest,
         e <- e_part + Lip(f_part^{-1}) e, where a change of norm between parts is charged; it is stated in the norm of
         the first part that has one.
@@ -110,11 +110,13 @@ def _merge(before: Solution, after: Solution, constant: float | None) -> Solutio
     bound = None
     if before.error_bound is not None and after.error_bound is not None and constant is not None:
         bound = after.error_bound + constant * before.error_bound
+    steps = before.num_steps + after.num_steps
     return Solution(
         value=after.value,
         converged=before.converged & after.converged,
         residual=torch.maximum(before.residual, after.residual),
-        num_steps=before.num_steps + after.num_steps,
+        num_steps=steps,
         error_bound=bound,
         status=torch.where(before.status != int(Status.CONVERGED), before.status, after.status),
+        further_evaluations=before.evaluations + after.evaluations - steps - 1,
     )

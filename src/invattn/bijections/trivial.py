@@ -9,7 +9,7 @@ from invattn.solvers import Solution, Status
 
 
 def trivial_solution(value: Tensor) -> Solution:
-    """Report an exact inverse: residual 0, no step, status converged wherever the value is finite."""
+    """Report an exact inverse: residual 0, no step, no evaluation, status converged wherever the value is finite."""
     batch = value.shape[0]
     finite = value.detach().isfinite().flatten(1).all(dim=1)
     zero = value.new_zeros(batch)
@@ -21,4 +21,5 @@ def trivial_solution(value: Tensor) -> Solution:
         num_steps=torch.zeros(batch, dtype=torch.long, device=value.device),
         error_bound=zero.clone(),
         status=status,
+        further_evaluations=torch.full((batch,), -1, dtype=torch.long, device=value.device),
     )

@@ -7,7 +7,7 @@ J^T v; J itself, of N C rows, is never built.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from invattn.branches import Branch
-
-_Operator = Callable[[Tensor], Tensor]
+from invattn.functional import arnoldi
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def dominant_eigenvalue(
         return _push(branch, x, vector)
 
     with _evaluating(branch):
-        hessenberg = _arnoldi(multiply, _unit_vectors(x, generator), steps)
+        hessenberg = arnoldi(multiply, _unit_vectors(x, generator), steps=steps)
     square, finite = _only_finite(hessenberg)
     values, vectors = torch.linalg.eig(square[:, :-1])
     best = values.abs().argmax(dim=-1, keepdim=True)
@@ -129,7 +128,7 @@ def spectral_norm_estimate(
             result: Tensor = product.flatten(1)
             return result
 
-        hessenberg = _arnoldi(multiply, _unit_vectors(x, generator), steps)
+        hessenberg = arnoldi(multiply, _unit_vectors(x, generator), steps=steps)
     square, finite = _only_finite(hessenberg)
     gram = square[:, :-1]
     largest = torch.linalg.eigvalsh((gram + gram.mT) / 2)[:, -1]
@@ -159,37 +158,6 @@ def _unit_vectors(x: Tensor, generator: torch.Generator | None) -> Tensor:
     vectors = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator).flatten(1)
     unit: Tensor = vectors / vectors.norm(dim=-1, keepdim=True)
     return unit
-
-
-def _arnoldi(multiply: _Operator, start: Tensor, steps: int) -> Tensor:
-    """Return the Hessenberg matrices of all samples, shape (B, m + 1, m), m = min(steps, D).
-
-    Args:
-        multiply: v to J v for vectors with shape (B, D).
-        start: Unit vectors with shape (B, D).
-        steps: The wanted m.
-    """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1; got {steps}.")
-    batch, size = start.shape
-    count = min(steps, size)
-    basis = start.new_zeros(batch, count + 1, size)
-    basis[:, 0] = start
-    hessenberg = start.new_zeros(batch, count + 1, count)
-    for k in range(count):
-        vector = multiply(basis[:, k])
-        known = basis[:, : k + 1]
-        scale = vector.norm(dim=-1)
-        for _ in range(2):  # the second pass removes what rounding left of the first
-            part = (known @ vector[..., None])[..., 0]
-            vector = vector - (known.mT @ part[..., None])[..., 0]
-            hessenberg[:, : k + 1, k] += part
-        length = vector.norm(dim=-1)
-        # An invariant space is found where nothing new is left: the rest of the basis is then zero.
-        new = length > 10 * torch.finfo(start.dtype).eps * size**0.5 * scale
-        hessenberg[:, k + 1, k] = torch.where(new, length, 0)
-        basis[:, k + 1] = torch.where(new, 1 / length, 0)[:, None] * torch.where(new[:, None], vector, 0)
-    return hessenberg
 
 
 def _only_finite(hessenberg: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from invattn._names import check_name
 ORIGINAL = "original"
 IMAGE_SIZES = ("32", ORIGINAL)
 LARGEST_LR = 1e6
-SOLVERS = ("default", "picard", "anderson", "adaptive")
+SOLVERS = ("default", "picard", "anderson", "adaptive", "newton_krylov")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,8 @@ class ReconstructionConfig:
         lr: Learning rate of Adam.
         batch_size: Images in a batch; None is 64, and 1 at the original size.
         lipschitz: c, the bound of certified blocks and the coefficient of the constrained layers of the others.
-        solver: ``default``, ``picard``, ``anderson`` or ``adaptive``.
-        iterations: Largest number of solver steps; uncertified recipes make exactly that many Picard steps. None is
+        solver: ``default``, ``picard``, ``anderson``, ``adaptive`` or ``newton_krylov``.
+        iterations: Largest number of solver steps; uncertified recipes make exactly that many of ``picard``, their ``default``. None is
             100 for ``paper``, 50 for the other uncertified recipes, and the solver's own default for ``certified``.
         seed: Decides everything that is random.
         resume: Continue an interrupted training.

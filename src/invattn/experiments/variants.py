@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from invattn.checkpoints import ModelConfig
 from invattn.experiments.reconstruction_config import ReconstructionConfig
 from invattn.recipes import Certified, Paper, Recipe, Released, ReleasedGenerative, Unconstrained
-from invattn.solvers import Adaptive, Anderson, Picard, Solver
+from invattn.solvers import Adaptive, Anderson, NewtonKrylov, Picard, Solver
 
 SQUEEZE = 2
 """Side of the patches that become channels: 3 x H x W becomes 12 x H/2 x W/2, as in the released code."""
@@ -80,4 +80,6 @@ def choose_solver(recipe: Recipe, *, name: str, iterations: int | None) -> Solve
         return Picard(max_steps=usual if iterations is None else iterations, early_stop=certified)
     if name == "anderson":
         return Anderson() if iterations is None else Anderson(max_steps=iterations)
+    if name == "newton_krylov":
+        return NewtonKrylov() if iterations is None else NewtonKrylov(max_steps=iterations)
     return ACCURATE if iterations is None else replace(ACCURATE, max_steps=iterations)

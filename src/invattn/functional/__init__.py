@@ -14,6 +14,8 @@ from invattn.functional.kernels import Kernel as Kernel
 from invattn.functional.kernels import get_kernel as get_kernel
 from invattn.functional.kernels import log_elu_plus_one as log_elu_plus_one
 from invattn.functional.kernels import log_softplus as log_softplus
+from invattn.functional.krylov import arnoldi as arnoldi
+from invattn.functional.krylov import orthogonalise as orthogonalise
 from invattn.functional.spectral import gram_norm as gram_norm
 from invattn.functional.spectral import log_top_eigenvalue as log_top_eigenvalue
 from invattn.functional.spectral import power_iteration as power_iteration

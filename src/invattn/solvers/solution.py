@@ -9,12 +9,13 @@ from torch import Tensor
 
 
 class Status(IntEnum):
-    """How a sample's iteration ended."""
+    """How a sample's iteration ended; STALLED: no point nearer the solution was found along Newton's direction."""
 
     CONVERGED = 0
     MAX_STEPS = 1
     DIVERGED = 2
     NON_FINITE = 3
+    STALLED = 4
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,12 @@ class Solution:
         value: The inputs found, shape of the target.
         converged: Whether the residual is within the tolerance, shape (B,), bool.
         residual: |x + g(x) - z| at the returned x in the certificate's norm, shape (B,).
-        num_steps: Updates of x, shape (B,), int; a sample took ``num_steps + 1`` evaluations of g.
+        num_steps: Updates of x, shape (B,), int: fixed-point steps, or Newton steps.
         error_bound: A proven bound of |value - exact inverse| in the certificate's norm, rounding included, shape
             (B,); None without a certificate.
         status: A :class:`Status` a sample, shape (B,), int.
+        further_evaluations: Evaluations of g beyond ``num_steps + 1``, Jacobian-vector products among them, shape
+            (B,), int; None is none.
     """
 
     value: Tensor
@@ -37,11 +40,13 @@ class Solution:
     num_steps: Tensor
     error_bound: Tensor | None
     status: Tensor
+    further_evaluations: Tensor | None = None
 
     @property
     def evaluations(self) -> Tensor:
-        """Evaluations of g a sample, shape (B,), int."""
-        return self.num_steps + 1
+        """Evaluations of g a sample, shape (B,), int; a Jacobian-vector product counts as one."""
+        least = self.num_steps + 1
+        return least if self.further_evaluations is None else least + self.further_evaluations
 
     def with_value(self, value: Tensor) -> Solution:
         """Return the same report about a reshaped value."""

@@ -7,7 +7,7 @@ from invattn import RECIPES
 from invattn.experiments.reconstruction import ReconstructionConfig
 from invattn.experiments.variants import ACCURATE, choose_solver, named_variants
 from invattn.recipes import Certified, Paper, Recipe, Released, ReleasedGenerative, Unconstrained
-from invattn.solvers import Anderson, Picard, Solver
+from invattn.solvers import Anderson, NewtonKrylov, Picard, Solver
 
 
 def test_every_recipe_has_a_variant() -> None:
@@ -32,6 +32,8 @@ def test_every_recipe_has_a_variant() -> None:
         (Unconstrained(), "default", None, Picard(max_steps=50, early_stop=False)),
         (Unconstrained(), "adaptive", None, ACCURATE),
         (Released(), "anderson", None, Anderson()),
+        (Released(), "newton_krylov", None, NewtonKrylov()),
+        (Paper(), "newton_krylov", 12, NewtonKrylov(max_steps=12)),
     ],
 )
 def test_the_solver_of_each_recipe(recipe: Recipe, name: str, iterations: int | None, expected: Solver) -> None:
