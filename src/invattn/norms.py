@@ -44,6 +44,21 @@ def euclidean_norm(x: Tensor) -> Tensor:
     return norms * safe
 
 
+def token_sum_norm(x: Tensor) -> Tensor:
+    """|x|_{1,2} = sum_i |x_i|_2, the dual of :func:`token_norm`: |<x, y>| <= |x|_{1,2} |y|_{inf,2}.
+
+    Args:
+        x: As in :func:`token_norm`.
+
+    Returns:
+        A tensor with shape (B,), in the units of x. NaN where a token holds one.
+    """
+    tokens = x.flatten(2).mT if x.dim() == 4 else x
+    safe = tokens.abs().flatten(1).amax(dim=1).clamp_min(1.0)
+    norms: Tensor = torch.linalg.vector_norm(tokens / _beside(safe, tokens), dim=-1)
+    return norms.flatten(1).sum(dim=1) * safe if norms.dim() > 1 else norms * safe
+
+
 NORMS: dict[str, Callable[[Tensor], Tensor]] = {"inf,2": token_norm, "2": euclidean_norm}
 """The norms that certificates are stated in, by name."""
 
@@ -55,6 +70,15 @@ def get_norm(name: str) -> Callable[[Tensor], Tensor]:
         ValueError: If there is none.
     """
     return NORMS[check_name(name, list(NORMS), what="norm")]
+
+
+def get_dual_norm(name: str) -> Callable[[Tensor], Tensor]:
+    """Return the dual of the norm of this name: where J contracts in one, J^T does by as much in the other.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    return {"inf,2": token_sum_norm, "2": euclidean_norm}[check_name(name, list(NORMS), what="norm")]
 
 
 def conversion(source: str, target: str, *, tokens: int) -> float:

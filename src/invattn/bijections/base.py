@@ -35,7 +35,7 @@ class Bijection(nn.Module, ABC):
 
     @abstractmethod
     def inverse(self, z: Tensor) -> Tensor:
-        """Return x with f(x) = z, differentiable once.
+        """Return x with f(x) = z, differentiable in z and in the parameters, as often as the branch is.
 
         Raises:
             ConvergenceError: If a sample did not reach its tolerance.

@@ -74,8 +74,8 @@ class Composed(Bijection):
     def solve(self, z: Tensor) -> Solution:
         """Invert part by part.
 
-        The residual is the largest of the parts', steps and evaluations are summed, and a sample's status is that of the first
-        part (in the order of the inverse) in which it failed. The error bound carries each part's through the rest,
+        The residual is the largest of the parts', steps and evaluations are summed, and a sample's status is that of
+        the first part (in the order of the inverse) in which it failed. The error bound carries each part's through the rest,
         e <- e_part + Lip(f_part^{-1}) e, where a change of norm between parts is charged; it is stated in the norm of
         the first part that has one.
         """

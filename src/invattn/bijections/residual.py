@@ -13,7 +13,7 @@ from invattn.branches import Branch
 from invattn.lipschitz import BiLipschitz, LipschitzBound, isometry
 from invattn.logdet import LogDetEstimator, PowerSeries
 from invattn.norms import count_tokens
-from invattn.solvers import Adaptive, Solution, Solver, attach_gradient, fold_into_batch
+from invattn.solvers import Adaptive, ImplicitAdjoint, InverseGradient, Solution, Solver, fold_into_batch
 
 
 class ResidualBijection(Bijection):
@@ -23,18 +23,25 @@ class ResidualBijection(Bijection):
         branch: g. f is a bijection of the whole space where g has a proven Lipschitz constant below 1.
         solver: How to invert; None is :class:`invattn.solvers.Adaptive`.
         log_det_estimator: How to get log|det(I + J)|; None is :class:`invattn.logdet.PowerSeries`.
+        inverse_gradient: How gradients go through the inverse; None is :class:`invattn.solvers.ImplicitAdjoint`.
 
     References:
         Zha et al. 2021, Lemma 1, Algorithm 1, App. E; Behrmann et al. 2019.
     """
 
     def __init__(
-        self, branch: Branch, *, solver: Solver | None = None, log_det_estimator: LogDetEstimator | None = None
+        self,
+        branch: Branch,
+        *,
+        solver: Solver | None = None,
+        log_det_estimator: LogDetEstimator | None = None,
+        inverse_gradient: InverseGradient | None = None,
     ) -> None:
         super().__init__()
         self.g = branch
         self.solver = Adaptive() if solver is None else solver
         self.log_det_estimator = PowerSeries() if log_det_estimator is None else log_det_estimator
+        self.inverse_gradient = ImplicitAdjoint() if inverse_gradient is None else inverse_gradient
 
     @property
     def branch(self) -> Branch:
@@ -78,7 +85,7 @@ class ResidualBijection(Bijection):
         return self.solver.solve(self.g.at_present_weights(), z, lipschitz=bound.value, norm=bound.norm)
 
     def inverse(self, z: Tensor) -> Tensor:
-        return attach_gradient(self.g, z, fold_into_batch(self._solved, z))
+        return self.inverse_gradient(self.g, z, fold_into_batch(self._solved, z), norm=self.norm or "inf,2")
 
     def _solved(self, z: Tensor) -> Tensor:
         solution = self.solve(z)

@@ -56,7 +56,7 @@ def _add_model_options(parser: OneLineParser) -> None:
     _add(parser, "recipe", recipes, "RECIPE,...", f"of {', '.join(RECIPES)}; or all")
     _add(parser, "lipschitz", number_between(0.0, 1.0), "C", "bound of certified branches, coefficient of the others")
     _add(parser, "solver", solver, "NAME", ", ".join(SOLVERS))
-    steps = "most steps of the solver; default and picard without a certificate: exactly so many (100 for paper, 50 for released)"
+    steps = "most steps of the solver; without a certificate picard, the default, makes exactly so many"
     _add(parser, "iterations", whole_number(1), "N", steps)
 
 

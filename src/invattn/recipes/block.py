@@ -11,7 +11,7 @@ from invattn.recipes.authors_weights import translate_on_load
 from invattn.recipes.base import KINDS, BlockShape, Recipe
 from invattn.recipes.certified import Certified
 from invattn.recipes.relaxed import Paper, Released, ReleasedGenerative, Unconstrained
-from invattn.solvers import Solver
+from invattn.solvers import InverseGradient, Solver
 
 _RECIPES: dict[str, type[Recipe]] = {
     recipe.name: recipe for recipe in (Certified, Paper, Released, ReleasedGenerative, Unconstrained)
@@ -32,6 +32,7 @@ def invertible_attention(
     layout: str = "image",
     solver: Solver | None = None,
     log_det_estimator: LogDetEstimator | None = None,
+    inverse_gradient: InverseGradient | None = None,
     mask: Tensor | None = None,
     causal: bool = False,
 ) -> Bijection:
@@ -49,6 +50,7 @@ def invertible_attention(
         layout: image for (B, C, H, W), tokens for (B, N, C).
         solver: How to invert; None is :class:`invattn.solvers.Adaptive`.
         log_det_estimator: How to get log|det(I + J)|; None is :class:`invattn.logdet.PowerSeries`.
+        inverse_gradient: How gradients go through the inverse; None is :class:`invattn.solvers.ImplicitAdjoint`.
         mask: Boolean (N, N), True where query i may see key j; the same in both directions of the map.
         causal: Token i sees tokens 0 ... i. With column or total normalisation (paper, released_generative) the
             normaliser still sums over later tokens: only row-normalised recipes are causal in the strict sense.
@@ -88,7 +90,9 @@ def invertible_attention(
     )
     if isinstance(recipe, str):
         recipe = _RECIPES[check_name(recipe, RECIPES, what="recipe")]()
-    block = ResidualBijection(recipe.build(shape), solver=solver, log_det_estimator=log_det_estimator)
+    block = ResidualBijection(
+        recipe.build(shape), solver=solver, log_det_estimator=log_det_estimator, inverse_gradient=inverse_gradient
+    )
     made = ImageLayout(block) if layout == "image" else block
     if isinstance(recipe, Released | ReleasedGenerative):
         made.register_load_state_dict_pre_hook(translate_on_load)  # type: ignore[no-untyped-call]

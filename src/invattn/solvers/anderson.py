@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from invattn.solvers.base import FixedPointSolver
-from invattn.solvers.driver import Plan, Tolerance
+from invattn.solvers.driver import Plan
 from invattn.solvers.steppers import AndersonStepper
+from invattn.solvers.tolerance import Tolerance
 
 
 @dataclass(frozen=True)

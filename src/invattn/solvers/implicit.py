@@ -1,159 +1,217 @@
-"""Gradients through an inverse by the implicit function theorem, under torch.func transforms as well."""
+"""The inverse as a function of z and the parameters that can be differentiated any number of times.
+
+x = f^{-1}(z; theta) has dx = (I + J)^{-1} (dz - d_theta g). Its backward solves an equation with (I + J)^T; the
+backward of that one solves an equation with I + J, whose backward solves one with (I + J)^T again. Each solve is an
+autograd function of its own, whose forward no transform sees into.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from invattn.functional._transforms import transforms_active
-from invattn.lipschitz import held_estimates
-from invattn.solvers.adjoint import solve_adjoint
+from invattn.norms import get_dual_norm, get_norm
+from invattn.solvers.contraction import LinearPlan, solve_contraction
+from invattn.solvers.fold import folded
+from invattn.solvers.linearisation import ExplicitBranch
 
 
-def attach_gradient(branch: Callable[[Tensor], Tensor], target: Tensor, solved: Tensor) -> Tensor:
-    """Return the solved value with the gradient of the exact inverse.
+@dataclass(frozen=True, eq=False)
+class Implicit:
+    """What all derivatives of one inverse share.
 
-    For x = f^{-1}(z) and an incoming v, grad_z = w and grad_theta = -w^T d_theta g, where (I + J)^T w = v is solved
-    by the same iteration, one vector-Jacobian product a step; memory does not depend on the number of steps. Works
-    under torch.func.vjp, grad, jacrev and vmap too; forward-mode differentiation is not defined.
+    Attributes:
+        branch: g as a function of x and the parameters.
+        plan: How linear equations are solved.
+        norm: Name of the norm that J contracts in, if it does.
+    """
+
+    branch: ExplicitBranch
+    plan: LinearPlan
+    norm: str
+
+
+def implicit_inverse(shared: Implicit, target: Tensor, solved: Tensor, values: list[Tensor]) -> Tensor:
+    """Return the solved x as a differentiable function of z and the parameters.
 
     Args:
-        branch: g.
-        target: z with shape (B, N, C).
-        solved: x with x + g(x) = z, same shape, without gradient.
-
-    Returns:
-        A tensor equal to ``solved`` whose gradient reaches z and the parameters of g. First order only: a second
-        differentiation raises RuntimeError.
-
-    References:
-        docs/theory.md, "Consequences"; Bai et al. 2019 (implicit layers).
+        shared: g and how to solve.
+        target: z with shape (B, ...).
+        solved: x with x + g(x) = z, same shape.
+        values: The parameters of g.
     """
-    if transforms_active():
-        with held_estimates(branch):
-            stepped = target - branch(solved)
-        return _attach(stepped, solved, branch)
-    point = solved.detach().requires_grad_()
-    with held_estimates(branch):
-        image = branch(point)
-        stepped = target - branch(solved.detach())
-    if not stepped.requires_grad:
-        return solved
-
-    def hook(incoming: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            raise RuntimeError("the gradient of an inverse cannot be differentiated again; use create_graph=False.")
-
-        def transposed(vector: Tensor) -> Tensor:
-            (product,) = torch.autograd.grad(image, point, vector, retain_graph=True)
-            return product
-
-        return solve_adjoint(transposed, incoming)
-
-    stepped.register_hook(hook)  # type: ignore[no-untyped-call]
-    return stepped + (solved - stepped).detach()
-
-
-def fold_into_batch(function: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
-    """Return function(target) without gradient; under torch.func.vmap its axis becomes part of the batch.
-
-    A solver chooses its steps by what it sees, which vmap cannot follow; samples are independent, so it need not.
-
-    Args:
-        function: A map of batches (B, ...) of any B.
-        target: Its input with shape (B, ...).
-    """
-    if not transforms_active():
-        return function(target.detach())
-    result: Tensor = _Fold.apply(target.detach(), function)  # type: ignore[no-untyped-call]
+    result: Tensor = _Inverse.apply(target, solved, shared, *values)  # type: ignore[no-untyped-call]
     return result
 
 
-def _attach(stepped: Tensor, solved: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
-    result: Tensor = _Attach.apply(stepped, solved, branch)  # type: ignore[no-untyped-call]
+def _solve_adjoint(shared: Implicit, incoming: Tensor, x: Tensor, values: Sequence[Tensor]) -> Tensor:
+    result: Tensor = _Adjoint.apply(incoming, x, shared, *values)  # type: ignore[no-untyped-call]
     return result
 
 
-def _adjoint(incoming: Tensor, stepped: Tensor, solved: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
-    result: Tensor = _Adjoint.apply(incoming, stepped, solved, branch)  # type: ignore[no-untyped-call]
+def _solve_tangent(shared: Implicit, incoming: Tensor, x: Tensor, values: Sequence[Tensor]) -> Tensor:
+    result: Tensor = _Tangent.apply(incoming, x, shared, *values)  # type: ignore[no-untyped-call]
     return result
 
 
-def _folded(
-    function: Callable[..., Tensor], size: int, in_dims: Sequence[int | None], tensors: Sequence[Tensor]
-) -> tuple[Tensor, int]:
-    """Call a function of batches whose arguments have one more axis, at in_dims, by folding it into the batch."""
-    folded = [
-        (tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)).flatten(0, 1)
-        for tensor, dim in zip(tensors, in_dims, strict=True)
-    ]
-    result = function(*folded)
-    return result.reshape(size, result.shape[0] // size, *result.shape[1:]), 0
-
-
-class _Fold(torch.autograd.Function):
-    """A function of a batch that vmap calls once, with its axis folded into the batch."""
+class _Inverse(torch.autograd.Function):
+    """x(z, theta): backward w = (I + J)^{-T} v, grad_z = w, grad_theta = -w^T d_theta g."""
 
     @staticmethod
-    def forward(target: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        return function(target)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.mark_non_differentiable(output)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, target: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, int]:
-        return _folded(lambda rows: fold_into_batch(function, rows), info.batch_size, in_dims[:1], [target])
-
-
-class _Attach(torch.autograd.Function):
-    """The solved value, whose gradient is handed to z - g(x) after the adjoint has been solved."""
-
-    @staticmethod
-    def forward(stepped: Tensor, solved: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(target: Tensor, solved: Tensor, shared: Implicit, *values: Tensor) -> Tensor:
         return solved.clone()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.branch = inputs[2]
-        ctx.save_for_backward(*inputs[:2])
-
-    @staticmethod
-    def backward(ctx: Any, *incoming: Tensor) -> tuple[Tensor, None, None]:
-        stepped, solved = ctx.saved_tensors
-        return _adjoint(incoming[0], stepped, solved, ctx.branch), None, None
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: Any, stepped: Tensor, solved: Tensor, branch: Callable[[Tensor], Tensor]
-    ) -> tuple[Tensor, int]:
-        return _folded(lambda z, x: _attach(z, x, branch), info.batch_size, in_dims[:2], [stepped, solved])
-
-
-class _Adjoint(torch.autograd.Function):
-    """w with (I + J(x))^T w = v. It takes z - g(x) only so that a second differentiation finds it, and is refused."""
-
-    @staticmethod
-    def forward(incoming: Tensor, stepped: Tensor, solved: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
-        with torch.enable_grad():
-            _, pull = torch.func.vjp(branch, solved)  # type: ignore[misc]
-        return solve_adjoint(lambda vector: pull(vector)[0], incoming)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing is needed for a backward that refuses."""
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.shared = inputs[2]
+        ctx.save_for_backward(output, *inputs[3:])
+        ctx.save_for_forward(output, *inputs[3:])
 
     @staticmethod
     def backward(ctx: Any, *incoming: Tensor) -> Any:
-        raise RuntimeError("the gradient of an inverse cannot be differentiated again.")
+        x, *values = ctx.saved_tensors
+        adjoint = _solve_adjoint(ctx.shared, incoming[0], x, values)
+        if not any(ctx.needs_input_grad[3:]):
+            return adjoint, None, None, *(None for _ in values)
+        _, *products = ctx.shared.branch.pull(-adjoint, x, values)
+        return adjoint, None, None, *products
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        """Return (I + J)^{-1} (dz - d_theta g dtheta)."""
+        x, *values = ctx.saved_tensors
+        push = _push(ctx.shared.branch, (x, *values), (None, *tangents[3:]))
+        return _solve_tangent(ctx.shared, _minus(tangents[0], push), x, values)
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: Any, incoming: Tensor, stepped: Tensor, solved: Tensor, branch: Callable[[Tensor], Tensor]
+        info: Any, in_dims: Any, target: Tensor, solved: Tensor, shared: Implicit, *values: Tensor
     ) -> tuple[Tensor, int]:
-        tensors = [incoming, stepped, solved]
-        return _folded(lambda v, z, x: _adjoint(v, z, x, branch), info.batch_size, in_dims[:3], tensors)
+        def call(z: Tensor, x: Tensor, *parameters: Tensor) -> Tensor:
+            return implicit_inverse(shared, z, x, list(parameters))
+
+        return _mapped(call, info.batch_size, in_dims[:2], in_dims[3:], (target, solved), values)
+
+
+class _Adjoint(torch.autograd.Function):
+    """w(v, x, theta) with (I + J)^T w = v: backward y = (I + J)^{-1} u, and -<w, J y> by x and theta."""
+
+    @staticmethod
+    def forward(incoming: Tensor, x: Tensor, shared: Implicit, *values: Tensor) -> Tensor:
+        transposed = shared.branch.transposed(x, values)
+        return solve_contraction(transposed, incoming, norm=get_dual_norm(shared.norm), plan=shared.plan)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.shared = inputs[2]
+        ctx.save_for_backward(output, inputs[1], *inputs[3:])
+        ctx.save_for_forward(output, inputs[1], *inputs[3:])
+
+    @staticmethod
+    def backward(ctx: Any, *incoming: Tensor) -> Any:
+        adjoint, x, *values = ctx.saved_tensors
+        tangent = _solve_tangent(ctx.shared, incoming[0], x, values)
+        by_x, *products = ctx.shared.branch.pull_tangent(-adjoint, tangent, x, values)
+        return tangent, by_x, None, *products
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        """Return (I + J)^{-T} (dv - (dJ)^T w)."""
+        adjoint, x, *values = ctx.saved_tensors
+
+        def transposed(point: Tensor, *parameters: Tensor) -> Tensor:
+            product: Tensor = ctx.shared.branch.pull(adjoint, point, parameters)[0]
+            return product
+
+        push = _push(transposed, (x, *values), (tangents[1], *tangents[3:]))
+        return _solve_adjoint(ctx.shared, _minus(tangents[0], push), x, values)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, incoming: Tensor, x: Tensor, shared: Implicit, *values: Tensor) -> Any:
+        def call(v: Tensor, point: Tensor, *parameters: Tensor) -> Tensor:
+            return _solve_adjoint(shared, v, point, parameters)
+
+        return _mapped(call, info.batch_size, in_dims[:2], in_dims[3:], (incoming, x), values)
+
+
+class _Tangent(torch.autograd.Function):
+    """y(u, x, theta) with (I + J) y = u: backward a = (I + J)^{-T} c, and -<a, J y> by x and theta."""
+
+    @staticmethod
+    def forward(incoming: Tensor, x: Tensor, shared: Implicit, *values: Tensor) -> Tensor:
+        pushed = shared.branch.pushed(x, values)
+        return solve_contraction(pushed, incoming, norm=get_norm(shared.norm), plan=shared.plan)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.shared = inputs[2]
+        ctx.save_for_backward(output, inputs[1], *inputs[3:])
+        ctx.save_for_forward(output, inputs[1], *inputs[3:])
+
+    @staticmethod
+    def backward(ctx: Any, *incoming: Tensor) -> Any:
+        tangent, x, *values = ctx.saved_tensors
+        adjoint = _solve_adjoint(ctx.shared, incoming[0], x, values)
+        by_x, *products = ctx.shared.branch.pull_tangent(-adjoint, tangent, x, values)
+        return adjoint, by_x, None, *products
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        """Return (I + J)^{-1} (du - dJ y)."""
+        tangent, x, *values = ctx.saved_tensors
+
+        def pushed(point: Tensor, *parameters: Tensor) -> Tensor:
+            return _push(ctx.shared.branch, (point, *parameters), (tangent, *(None for _ in parameters)))
+
+        push = _push(pushed, (x, *values), (tangents[1], *tangents[3:]))
+        return _solve_tangent(ctx.shared, _minus(tangents[0], push), x, values)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, incoming: Tensor, x: Tensor, shared: Implicit, *values: Tensor) -> Any:
+        def call(u: Tensor, point: Tensor, *parameters: Tensor) -> Tensor:
+            return _solve_tangent(shared, u, point, parameters)
+
+        return _mapped(call, info.batch_size, in_dims[:2], in_dims[3:], (incoming, x), values)
+
+
+def _push(function: Callable[..., Tensor], point: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> Tensor:
+    """Return the derivative of a function along tangents, None for zero."""
+    moved = [i for i, tangent in enumerate(tangents) if tangent is not None]
+    if not moved:
+        return torch.zeros_like(point[0])
+
+    def of_moved(*some: Tensor) -> Tensor:
+        every = list(point)
+        for i, value in zip(moved, some, strict=True):
+            every[i] = value
+        return function(*every)
+
+    chosen = tuple(tangent for tangent in tangents if tangent is not None)
+    _, push = torch.func.jvp(of_moved, tuple(point[i] for i in moved), chosen)  # type: ignore[misc]
+    result: Tensor = push
+    return result
+
+
+def _minus(change: Tensor | None, push: Tensor) -> Tensor:
+    """Return change - push, where None is zero."""
+    return -push if change is None else change - push
+
+
+def _mapped(
+    call: Callable[..., Tensor],
+    size: int,
+    dims: tuple[int | None, ...],
+    value_dims: tuple[int | None, ...],
+    samples: tuple[Tensor, ...],
+    values: tuple[Tensor, ...],
+) -> tuple[Tensor, int]:
+    """Fold the mapped axis into the batch; where it is one of parameters, call once for each of its entries."""
+    if all(dim is None for dim in value_dims):
+        return folded(lambda *rows: call(*rows, *values), size, dims, samples)
+    pairs = list(zip((*samples, *values), (*dims, *value_dims), strict=True))
+    parts = [call(*(part if dim is None else part.select(dim, i) for part, dim in pairs)) for i in range(size)]
+    return torch.stack(parts), 0

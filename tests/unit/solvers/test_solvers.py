@@ -8,8 +8,8 @@ from torch import Tensor
 
 from invattn import Solution, Status
 from invattn.solvers import Adaptive, Anderson, Picard
-from invattn.solvers.driver import Tolerance
 from invattn.solvers.steppers import AndersonStepper
+from invattn.solvers.tolerance import Tolerance
 
 
 @pytest.mark.parametrize("make", [Picard, Anderson, Adaptive])

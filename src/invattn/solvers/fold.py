@@ -1,0 +1,58 @@
+"""Make the axis of torch.func.vmap part of the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invattn.functional._transforms import transforms_active
+
+
+def fold_into_batch(function: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
+    """Return function(target) without gradient; under torch.func.vmap its axis becomes part of the batch.
+
+    A solver chooses its steps by what it sees, which vmap cannot follow; samples are independent, so it need not.
+
+    Args:
+        function: A map of batches (B, ...) of any B.
+        target: Its input with shape (B, ...).
+    """
+    if not transforms_active():
+        return function(target.detach())
+    result: Tensor = _Fold.apply(target.detach(), function)  # type: ignore[no-untyped-call]
+    return result
+
+
+def folded(
+    function: Callable[..., Tensor], size: int, in_dims: Sequence[int | None], tensors: Sequence[Tensor]
+) -> tuple[Tensor, int]:
+    """Call a function of batches whose arguments have one more axis, at in_dims, by folding it into the batch.
+
+    Returns:
+        The result with the further axis in front, and 0, that axis: what the vmap of an autograd function returns.
+    """
+    rows = [
+        (tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)).flatten(0, 1)
+        for tensor, dim in zip(tensors, in_dims, strict=True)
+    ]
+    result = function(*rows)
+    return result.reshape(size, result.shape[0] // size, *result.shape[1:]), 0
+
+
+class _Fold(torch.autograd.Function):
+    """A function of a batch that vmap calls once, with its axis folded into the batch."""
+
+    @staticmethod
+    def forward(target: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        return function(target)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, target: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, int]:
+        return folded(lambda rows: fold_into_batch(function, rows), info.batch_size, in_dims[:1], [target])

@@ -1,0 +1,108 @@
+"""First and second derivatives of the inverse, by z and by every parameter, against finite differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from invattn.bijections import Inverse
+from invattn.solvers import Adaptive, ImplicitAdjoint, InverseGradient, Unrolled
+
+from .registry import EVERY_RECIPE_AND_KIND, SOME_CERTIFIED, BlockCase, random_tokens, seeded
+
+EXACT = Adaptive(atol=0.0, rtol=0.0, max_steps=1000)
+
+
+def inverse_of(
+    case: BlockCase, *, gradient: InverseGradient | None = None, seed: int = 1, tokens: int = 2
+) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
+    """Return f^{-1} as a function of z and the parameters, and a point at which g contracts.
+
+    An uncertified branch contracts where its tokens and weights are small.
+    """
+    block = case.block(grid=(tokens,), seed=seed, solver=EXACT)
+    if not block.certified:
+        with torch.no_grad():
+            for parameter in block.parameters():
+                parameter.mul_(0.3)
+    block.inverse_gradient = ImplicitAdjoint() if gradient is None else gradient  # type: ignore[assignment]
+    names = [f"bijection.{name}" for name, _ in block.named_parameters()]
+
+    def function(z: Tensor, *values: Tensor) -> Tensor:
+        state = dict(zip(names, values, strict=True))
+        result: Tensor = torch.func.functional_call(Inverse(block), state, (z,))
+        return result
+
+    z = block(random_tokens(1, tokens, seed=3, scale=1.0 if block.certified else 0.3))
+    return function, tuple(part.detach().clone().requires_grad_() for part in (z, *block.parameters()))
+
+
+@pytest.mark.parametrize("case", [*EVERY_RECIPE_AND_KIND, *SOME_CERTIFIED[5:]], ids=str)
+def test_first_and_second_derivatives(case: BlockCase) -> None:
+    function, point = inverse_of(case)
+    assert torch.autograd.gradcheck(function, point, fast_mode=True, rtol=1e-3, atol=1e-6)
+    assert torch.autograd.gradgradcheck(function, point, fast_mode=True, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", EVERY_RECIPE_AND_KIND, ids=str)
+def test_every_entry_of_the_first_and_second_derivatives(case: BlockCase) -> None:
+    function, point = inverse_of(case)
+    assert torch.autograd.gradcheck(function, point, rtol=1e-4, atol=1e-6, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(function, point, rtol=1e-3, atol=1e-6)
+
+
+def test_third_derivatives() -> None:
+    """Nothing ends at two: each linear equation's backward is the other one."""
+    function, (z, *values) = inverse_of(BlockCase("embedded_gaussian"))
+
+    def gradient(t: Tensor) -> Tensor:
+        (result,) = torch.autograd.grad(function(t, *values).pow(3).sum(), t, create_graph=True)
+        return result
+
+    assert torch.autograd.gradgradcheck(gradient, (z,), fast_mode=True, rtol=1e-3, atol=1e-6)
+
+
+def test_forward_mode() -> None:
+    function, point = inverse_of(BlockCase("concatenation"))
+    tangents = tuple(torch.randn(part.shape, dtype=part.dtype, generator=seeded(4)) for part in point)
+    fixed = tuple(part.detach() for part in point)
+    _, pushed = torch.func.jvp(function, fixed, tangents)  # type: ignore[misc]
+    step = 1e-5
+    ahead, behind = (function(*(p + s * t for p, t in zip(fixed, tangents, strict=True))) for s in (step, -step))
+    torch.testing.assert_close(pushed, (ahead - behind) / (2 * step), rtol=1e-6, atol=1e-7)
+    _, pushed = torch.func.jvp(lambda z: function(z, *fixed[1:]), fixed[:1], tangents[:1])  # type: ignore[misc]
+    _, pull = torch.func.vjp(lambda z: function(z, *fixed[1:]), fixed[0])  # type: ignore[misc]
+    torch.testing.assert_close((pushed * tangents[0]).sum(), (pull(tangents[0])[0] * tangents[0]).sum())
+
+
+def test_second_derivatives_under_torch_func_are_those_of_autograd() -> None:
+    function, (z, *values) = inverse_of(BlockCase("dot_product"))
+
+    def loss(t: Tensor, first: Tensor) -> Tensor:
+        total: Tensor = function(t, first, *values[1:]).pow(3).sum()
+        return total
+
+    found = torch.func.hessian(loss, argnums=(0, 1))(z.detach(), values[0].detach())
+    outer = torch.func.jacrev(torch.func.jacrev(loss, argnums=(0, 1)), argnums=(0, 1))(z.detach(), values[0].detach())
+    wanted = torch.autograd.functional.hessian(loss, (z.detach(), values[0].detach()))
+    for i in range(2):
+        for j in range(2):
+            torch.testing.assert_close(found[i][j], wanted[i][j], rtol=1e-9, atol=1e-10)
+            torch.testing.assert_close(outer[i][j], wanted[i][j], rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("case", [*EVERY_RECIPE_AND_KIND, *SOME_CERTIFIED[5:]], ids=str)
+def test_the_implicit_gradient_is_the_unrolled_one(case: BlockCase) -> None:
+    results = []
+    for gradient in (ImplicitAdjoint(), Unrolled(steps=400 if case.recipe == "certified" else 150)):
+        function, point = inverse_of(case, gradient=gradient)
+        x = function(*point)
+        first = torch.autograd.grad(x.pow(3).sum(), point, create_graph=True, materialize_grads=True)
+        second = torch.autograd.grad(first[0].square().sum(), point, materialize_grads=True)
+        results.append([x, *first, *second])
+    for implicit, unrolled in zip(*results, strict=True):
+        torch.testing.assert_close(implicit, unrolled, rtol=1e-8, atol=1e-8)
