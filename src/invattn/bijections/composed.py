@@ -75,9 +75,9 @@ class Composed(Bijection):
         """Invert part by part.
 
         The residual is the largest of the parts', steps and evaluations are summed, and a sample's status is that of
-        the first part (in the order of the inverse) in which it failed. The error bound carries each part's through the rest,
-        e <- e_part + Lip(f_part^{-1}) e, where a change of norm between parts is charged; it is stated in the norm of
-        the first part that has one.
+        the first part (in the order of the inverse) in which it failed. The error bound carries each part's through
+        the rest, e <- e_part + Lip(f_part^{-1}) e, where a change of norm between parts is charged; it is stated in
+        the norm of the first part that has one.
         """
         merged, norm = trivial_solution(z), self.norm or "inf,2"
         for part in reversed(self._parts()):

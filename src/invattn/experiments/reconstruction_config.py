@@ -34,8 +34,9 @@ class ReconstructionConfig:
         batch_size: Images in a batch; None is 64, and 1 at the original size.
         lipschitz: c, the bound of certified blocks and the coefficient of the constrained layers of the others.
         solver: ``default``, ``picard``, ``anderson``, ``adaptive`` or ``newton_krylov``.
-        iterations: Largest number of solver steps; uncertified recipes make exactly that many of ``picard``, which is
-            their ``default``. None is 100 for ``paper``, 50 for the other uncertified recipes, and the solver's own default for ``certified``.
+        iterations: Largest number of solver steps; uncertified recipes make exactly that many of ``picard``, their
+            ``default``. None is 100 for ``paper``, 50 for the other uncertified recipes, and the solver's own default
+            for ``certified`` and for the other solvers.
         seed: Decides everything that is random.
         resume: Continue an interrupted training.
 

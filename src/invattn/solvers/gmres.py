@@ -72,23 +72,26 @@ def _cycle(
     basis = start.new_zeros(rows.numel(), steps + 1, start.shape[-1])
     basis[:, 0] = start / torch.where(length > 0, length, 1)[:, None]
     hessenberg = start.new_zeros(rows.numel(), steps + 1, steps, dtype=torch.float64)
+    best, weights = length.double(), hessenberg[:, 0].clone()
     for k in range(steps):
         product = multiply(basis[:, k], rows)
         result.products[rows] += 1
         column, basis[:, k + 1] = orthogonalise(basis[:, : k + 1], product)
         hessenberg[:, : k + 2, k] = column.double()
-        weights, residual = _least_squares(hessenberg[:, : k + 2, : k + 1], length)
+        found, residual = _least_squares(hessenberg[:, : k + 2, : k + 1], length)
+        # Where H is nearly singular rounding can make a larger space worse.
+        better = residual < best
+        best = torch.where(better | residual.isnan(), residual, best)
+        weights[:, : k + 1] = torch.where(better[:, None], found, weights[:, : k + 1])
         exhausted = ~(column[:, -1] > 0)  # an invariant space, or not finite
-        ended = (residual <= limit[rows]) | exhausted | (k == steps - 1)
+        ended = (best <= limit[rows]) | exhausted | (k == steps - 1)
         if not bool(ended.any()):
             continue
-        done = rows[ended]
-        step = (weights[ended, None].to(basis.dtype) @ basis[ended, : k + 1])[:, 0]
-        finite = residual[ended].isfinite() & step.isfinite().all(dim=-1)
-        result.solution[done] += torch.where(finite[:, None], step, 0)
-        result.residual[done] = torch.where(finite, residual[ended], torch.nan).to(result.residual.dtype)
-        rows, length = rows[~ended], length[~ended]
-        basis, hessenberg = basis[~ended], hessenberg[~ended]
+        done, left = rows[ended], ~ended
+        result.solution[done] += (weights[ended, None].to(basis.dtype) @ basis[ended, :steps])[:, 0]
+        result.residual[done] = best[ended].to(result.residual.dtype)
+        rows, length, basis, hessenberg = rows[left], length[left], basis[left], hessenberg[left]
+        best, weights = best[left], weights[left]
         if rows.numel() == 0:
             return
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from invattn.norms import get_dual_norm, get_norm
 from invattn.solvers.contraction import LinearPlan, solve_contraction
 from invattn.solvers.fold import folded
-from invattn.solvers.linearisation import ExplicitBranch
+from invattn.solvers.linearisation import ExplicitBranch, push_forward
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,10 +190,7 @@ def _push(function: Callable[..., Tensor], point: Sequence[Tensor], tangents: Se
             every[i] = value
         return function(*every)
 
-    chosen = tuple(tangent for tangent in tangents if tangent is not None)
-    _, push = torch.func.jvp(of_moved, tuple(point[i] for i in moved), chosen)  # type: ignore[misc]
-    result: Tensor = push
-    return result
+    return push_forward(of_moved, [point[i] for i in moved], [t for t in tangents if t is not None])
 
 
 def _minus(change: Tensor | None, push: Tensor) -> Tensor:

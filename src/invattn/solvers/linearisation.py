@@ -101,6 +101,24 @@ def explicit_branch(module: nn.Module, target: Tensor) -> tuple[ExplicitBranch, 
     return ExplicitBranch(module, tuple(parameters), buffers, autocast, device), list(parameters.values())
 
 
+def push_forward(function: Callable[..., Tensor], point: Sequence[Tensor], tangents: Sequence[Tensor]) -> Tensor:
+    """Return the derivative of a function along tangents: torch.func.jvp, but allowed inside forward-mode autograd.
+
+    Forward mode cannot be nested outside torch.func: there it is the transpose of the reverse mode.
+    """
+    if transforms_active():
+        _, image = torch.func.jvp(function, tuple(point), tuple(tangents))  # type: ignore[misc]
+        product: Tensor = image
+        return product
+    with torch.enable_grad():
+        copies = [tensor.detach().requires_grad_() for tensor in point]
+        value = function(*copies)
+        dummy = torch.zeros_like(value, requires_grad=True)
+        pulled = _gradients(value, copies, dummy, create=True)
+        total = torch.stack([(p * t).sum() for p, t in zip(pulled, tangents, strict=True)]).sum()
+        return _gradients(total, [dummy], torch.ones_like(total), create=False)[0]
+
+
 def _apart(*tensors: Tensor) -> list[Tensor]:
     """Return tensors that gradients can be taken by without going on to what they were computed from."""
     return [tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_() for tensor in tensors]
