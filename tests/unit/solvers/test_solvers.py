@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
 
 from invattn import Solution, Status
-from invattn.solvers import Adaptive, Anderson, Picard
+from invattn.solvers import Adaptive, Anderson, NewtonKrylov, Picard
 from invattn.solvers.steppers import AndersonStepper
 from invattn.solvers.tolerance import Tolerance
 
@@ -109,3 +111,72 @@ def test_a_mixed_step_that_does_harm_is_taken_back() -> None:
         assert solution.converged.all()
         residual = (solution.value + kinked(solution.value) - target).abs().flatten()
         assert float(residual.max()) <= 2e-12
+
+
+def test_newton_options_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="got -1 and 2"):
+        NewtonKrylov(max_steps=-1)
+    with pytest.raises(ValueError, match="got 30 and -1"):
+        NewtonKrylov(restarts=-1)
+    with pytest.raises(ValueError, match="krylov must be at least 1; got 0"):
+        NewtonKrylov(krylov=0)
+
+
+def turning(tokens: Tensor) -> Tensor:
+    """A nonlinear map whose Jacobian has eigenvalues near 2 and -3 everywhere: Picard iteration runs away."""
+    matrix = torch.tensor([[2.0, 1.0], [0.0, -3.0]], dtype=tokens.dtype)
+    return tokens @ matrix.mT + 0.1 * torch.sin(tokens)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-11), (torch.float32, 1e-5)], ids=str)
+def test_newton_inverts_where_picard_runs_away(dtype: torch.dtype, error: float) -> None:
+    x = torch.randn(6, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(dtype)
+    z = x + turning(x)
+    assert not Picard().solve(turning, z).converged.any()
+    samples: list[int] = []
+
+    def counted(tokens: Tensor) -> Tensor:
+        samples.append(tokens.shape[0])
+        return turning(tokens)
+
+    solution = NewtonKrylov().solve(counted, z)
+    assert solution.converged.all()
+    torch.testing.assert_close(solution.value, x, rtol=error, atol=error)
+    assert int(solution.num_steps.max()) <= 8
+    assert sum(samples) == int(solution.evaluations.sum())
+    assert solution.error_bound is None
+
+
+def test_newton_converges_quadratically_once_it_is_near() -> None:
+    """The equations are solved ever better as it comes near: each residual is about the square of the one before."""
+    x = torch.randn(1, 1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def bent(tokens: Tensor) -> Tensor:
+        return turning(tokens) + tokens.square()
+
+    z = x + bent(x)
+    sizes = [float(NewtonKrylov(max_steps=n).solve(bent, z, start=x + 0.3).residual) for n in range(2, 6)]
+    for before, after in itertools.pairwise(sizes):
+        assert after <= max(10 * before**2, 1e-13)
+
+
+def test_a_sample_without_a_solution_stalls_at_its_nearest_point_and_the_others_go_on() -> None:
+    """x + g(x) = x^2 + 1 is never below 1: the nearest to z = 0 is x = 0."""
+    z = torch.tensor([0.0, 5.0, torch.nan], dtype=torch.float64).view(3, 1, 1)
+    start = torch.tensor([0.7, 1.5, 1.0], dtype=torch.float64).view(3, 1, 1)
+    solution = NewtonKrylov(max_steps=60).solve(lambda t: t.square() + 1 - t, z, start=start)
+    assert solution.status.tolist() == [Status.STALLED, Status.CONVERGED, Status.NON_FINITE]
+    assert solution.failures() == "1 non_finite, 1 stalled"
+    assert abs(float(solution.value[0])) < 0.1
+    assert float(solution.residual[0]) == pytest.approx(1, abs=0.01)
+    assert float(solution.value[1]) == pytest.approx(2, abs=1e-11)
+
+
+def test_a_newton_step_is_halved_where_it_overshoots() -> None:
+    """From x = 3 the full step of arctan goes to -9 and on to infinity; halved it comes to 0."""
+    solution = NewtonKrylov().solve(
+        lambda t: torch.arctan(t) - t, torch.zeros(2, 1, 1), start=torch.full((2, 1, 1), 3.0)
+    )
+    assert solution.converged.all()
+    assert float(solution.value.abs().max()) < 1e-5
+    assert (solution.evaluations > 1 + 2 * solution.num_steps).all()
