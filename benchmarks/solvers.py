@@ -70,7 +70,7 @@ class Case:
 
 
 def random_cases(seed: int) -> Iterator[Case]:
-    """Yield blocks with normal weights, so large that every constraint of a certified one binds; smaller for the others."""
+    """Yield blocks with normal weights: so large that every constraint of a certified one binds."""
     forms = [("certified", 0.5), ("certified", 0.9), ("certified", 0.99), ("paper", 0.9), ("released", 0.9)]
     for recipe, lipschitz in forms:
         for kind in invattn.ATTENTION_KINDS:
