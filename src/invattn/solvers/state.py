@@ -13,7 +13,7 @@ _BLOW_UP = 1e6  # a defect this many times the first one has diverged
 ROUNDING_CONSTANT = 16
 """gamma of the error bound: what rounding may add to a residual, in units of u (|x| + |g(x)| + |z|).
 
-Measured, not proven: up to 4.1 were seen for 256 channels and 512 tokens, and twice as much for four times the channels.
+Measured, not proven: up to 4.1 were seen for 256 channels and 512 tokens; four times the channels double it.
 """
 
 
