@@ -116,6 +116,7 @@ def test_a_certificate_names_layers_methods_and_activations() -> None:
     ]
     tokens = CertifiedConvolution(channels=4, norm="inf,2").lipschitz_bound()
     assert "|K_1|: 3 x 3, sum of the norms of its taps" in tokens.derivation
+    assert (branch.kind, CertifiedMLP(channels=4).kind) == ("convolution", "MLP")
     text = repr(branch)
     assert "channels=4, Padding(mode='zero', grid=(8, 8)), lipschitz=0.9, norm='2'" in text
     assert "channels=4, lipschitz=0.9, norm='inf,2'" in repr(CertifiedMLP(channels=4))
