@@ -65,7 +65,7 @@ class NewtonKrylov(Solver):
         """Solve x + g(x) = z; arguments as in :meth:`Solver.solve`. g must allow forward-mode differentiation."""
         tolerance = Tolerance(self.atol, self.rtol)(target, norm=norm)
         state = SolveState(target, target if start is None else start, tolerance, refine=0, norm=norm)
-        image = branch(state.point)
+        image = branch(state.point).to(target.dtype)  # autocast may have returned a lower precision
         forcing = torch.full_like(tolerance, _LOOSEST)
         for step in range(self.max_steps + 1):
             defect = state.target - state.point - image
@@ -93,7 +93,7 @@ class NewtonKrylov(Solver):
         def multiply(vectors: Tensor, rows: Tensor) -> Tensor:
             points = state.point[rows]
             _, image = torch.func.jvp(branch, (points,), (vectors.view_as(points),))  # type: ignore[misc]
-            product: Tensor = vectors + image.flatten(1)
+            product: Tensor = vectors + image.flatten(1).to(vectors.dtype)
             return product
 
         entries = defect.flatten(1)
@@ -127,7 +127,7 @@ def _search(
     for halving in range(_HALVINGS + 1):
         share = 0.5**halving
         trial = origin[rows] + share * direction[rows]
-        trial_image = branch(trial)
+        trial_image = branch(trial).to(trial.dtype)
         trials[rows] += 1
         defect = state.target[rows] - trial - trial_image
         size = euclidean_norm(defect)

@@ -180,3 +180,13 @@ def test_a_newton_step_is_halved_where_it_overshoots() -> None:
     assert solution.converged.all()
     assert float(solution.value.abs().max()) < 1e-5
     assert (solution.evaluations > 1 + 2 * solution.num_steps).all()
+
+
+def test_newton_keeps_the_precision_of_the_target_under_autocast() -> None:
+    """Products in bfloat16 round x + g(x) to some 3 digits: a tolerance of 2 percent is within reach."""
+    weight = torch.tensor([[2.0, 1.0], [0.0, -3.0]])
+    z = torch.randn(5, 4, 2, generator=torch.Generator().manual_seed(3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        solution = NewtonKrylov(atol=0.02, rtol=0.02).solve(lambda t: torch.nn.functional.linear(t, weight), z)
+    assert solution.value.dtype == torch.float32
+    assert solution.converged.all()
