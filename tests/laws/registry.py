@@ -238,6 +238,7 @@ CHAINS = [
     ),
 ]
 """Certified branches that are no attention; CERTIFIED, RELAXED and what is made of them are attention blocks."""
+SOME_CHAINS = [case for case in CHAINS if case.name in ("mlp_vectors", "convolution", "convolution_tokens")]
 
 SOLVERS: dict[str, Solver] = {
     "picard": Picard(max_steps=300),

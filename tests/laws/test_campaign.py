@@ -203,7 +203,7 @@ def tightest_ratio(index: int, *, restarts: int, steps: int) -> float:
 def test_a_few_configurations_stay_within_their_bounds() -> None:
     """One of each kind, among them a trained one."""
     for index in (0, 1, 2, 3, 4, 5, 6):
-        assert tightest_ratio(index, restarts=2, steps=3) <= 1
+        assert tightest_ratio(index, restarts=1, steps=2) <= 1
 
 
 @pytest.mark.slow

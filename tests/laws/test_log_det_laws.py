@@ -18,6 +18,7 @@ from .registry import (
     CHAINS,
     ESTIMATORS,
     PLAIN_CERTIFIED,
+    SOME_CHAINS,
     TOKENS,
     AnyCase,
     BlockCase,
@@ -29,7 +30,7 @@ from .registry import (
 BIAS = 1e-3  # d L^13 / (13 (1-L)) is 2e-4 for the 12 terms of the registry, d = 12 and L = 0.5
 
 
-@pytest.mark.parametrize("case", [*PLAIN_CERTIFIED, *CHAINS], ids=str)
+@pytest.mark.parametrize("case", [*PLAIN_CERTIFIED, *SOME_CHAINS], ids=str)
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=str)
 def test_estimator(estimator: EstimatorCase, case: AnyCase) -> None:
     bias = 0.0 if estimator.draws == 1 else BIAS

@@ -59,7 +59,7 @@ def assert_rows_are_right(rows: list[object]) -> None:
 
 
 def test_never_below_the_truth_on_some_grids(sweep: ModuleType) -> None:
-    grids = [(1, 1), (1, 4), (3, 2), (2, 7), (5, 6), (9, 8)]
+    grids = [(1, 4), (3, 2), (6, 5), (9, 8)]
     assert_rows_are_right(sweep.measure(grids, taps=(1, 3, 5)))
 
 
