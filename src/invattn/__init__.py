@@ -15,6 +15,7 @@ from invattn._errors import DataError as DataError
 from invattn._errors import InvAttnError as InvAttnError
 from invattn._version import __version__ as __version__
 from invattn.bijections import WithLogDet as WithLogDet
+from invattn.bijections import diagnose as diagnose
 from invattn.lipschitz import LipschitzBound as LipschitzBound
 from invattn.recipes import ATTENTION_KINDS as ATTENTION_KINDS
 from invattn.recipes import KINDS as KINDS

@@ -100,6 +100,14 @@ class Bijection(nn.Module, ABC):
         """
         raise ValueError(f"{type(self).__name__} is not a single residual block.")
 
+    def to_branch(self, x: Tensor) -> Tensor:
+        """Return an input in the layout that the residual branch takes."""
+        return x
+
+    def from_branch(self, value: Tensor, like: Tensor) -> Tensor:
+        """Return what the residual branch takes or gives in the layout of an input ``like``."""
+        return value
+
     def lipschitz_bound(self) -> LipschitzBound:
         """Return the proven bound of the residual branch.
 

@@ -27,6 +27,12 @@ class ImageLayout(Bijection):
     def branch(self) -> Branch:
         return self.tokens.branch
 
+    def to_branch(self, x: Tensor) -> Tensor:
+        return to_tokens(x)
+
+    def from_branch(self, value: Tensor, like: Tensor) -> Tensor:
+        return from_tokens(value, like)
+
     @property
     def certified(self) -> bool:
         return self.tokens.certified

@@ -7,14 +7,13 @@ J^T v; J itself, of N C rows, is never built.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from invattn.branches import Branch
+from invattn.diagnosis.local import evaluating, only_finite, push, unit_vectors
 from invattn.functional import arnoldi
 
 
@@ -78,11 +77,11 @@ def dominant_eigenvalue(
     branch.check_input(x)
 
     def multiply(vector: Tensor) -> Tensor:
-        return _push(branch, x, vector)
+        return push(branch, x, vector)
 
-    with _evaluating(branch):
-        hessenberg = arnoldi(multiply, _unit_vectors(x, generator), steps=steps)
-    square, finite = _only_finite(hessenberg)
+    with evaluating(branch):
+        hessenberg = arnoldi(multiply, unit_vectors(x, generator), steps=steps).hessenberg
+    square, finite = only_finite(hessenberg)
     values, vectors = torch.linalg.eig(square[:, :-1])
     best = values.abs().argmax(dim=-1, keepdim=True)
     value = values.gather(-1, best)[:, 0]
@@ -120,47 +119,16 @@ def spectral_norm_estimate(
         Golub and Van Loan 2013, Section 10.1; docs/theory.md, "Consequences".
     """
     branch.check_input(x)
-    with _evaluating(branch):
+    with evaluating(branch):
         _, pull = torch.func.vjp(branch, x)  # type: ignore[misc]
 
         def multiply(vector: Tensor) -> Tensor:
-            (product,) = pull(_push(branch, x, vector).view_as(x))
+            (product,) = pull(push(branch, x, vector).view_as(x))
             result: Tensor = product.flatten(1)
             return result
 
-        hessenberg = arnoldi(multiply, _unit_vectors(x, generator), steps=steps)
-    square, finite = _only_finite(hessenberg)
+        hessenberg = arnoldi(multiply, unit_vectors(x, generator), steps=steps).hessenberg
+    square, finite = only_finite(hessenberg)
     gram = square[:, :-1]
     largest = torch.linalg.eigvalsh((gram + gram.mT) / 2)[:, -1]
     return torch.where(finite, largest.clamp_min(0).sqrt(), torch.nan).to(x.dtype)
-
-
-@contextmanager
-def _evaluating(branch: Branch) -> Iterator[None]:
-    """Evaluation mode, in which no forward changes a buffer; each module's own mode afterwards."""
-    modes = [(module, module.training) for module in branch.modules()]
-    branch.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def _push(branch: Branch, x: Tensor, vector: Tensor) -> Tensor:
-    """Return J v for vectors with shape (B, D)."""
-    _, image = torch.func.jvp(branch, (x,), (vector.view_as(x),))  # type: ignore[misc]
-    product: Tensor = image.flatten(1)
-    return product
-
-
-def _unit_vectors(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    vectors = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator).flatten(1)
-    unit: Tensor = vectors / vectors.norm(dim=-1, keepdim=True)
-    return unit
-
-
-def _only_finite(hessenberg: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the matrices in double precision, zero where not finite, and which samples are finite, shape (B,)."""
-    finite = hessenberg.isfinite().all(dim=-1).all(dim=-1)
-    return torch.where(finite[:, None, None], hessenberg, 0).double(), finite

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-def arnoldi(multiply: Callable[[Tensor], Tensor], start: Tensor, *, steps: int) -> Tensor:
-    """Return the Hessenberg matrices of linear maps A, compressed to the spaces of v, A v, A^2 v, ...
+class KrylovSpace(NamedTuple):
+    """Linear maps A compressed to the spaces of v, A v, A^2 v, ...
+
+    Attributes:
+        hessenberg: The matrices of A from the first m to all m + 1 orthonormal vectors, shape (B, m + 1, m).
+        basis: Those vectors, or zeros where the space is exhausted, shape (B, m + 1, D).
+    """
+
+    hessenberg: Tensor
+    basis: Tensor
+
+
+def arnoldi(multiply: Callable[[Tensor], Tensor], start: Tensor, *, steps: int) -> KrylovSpace:
+    """Orthonormalise v, A v, A^2 v, ... for a batch of linear maps A.
 
     Args:
         multiply: v to A v for vectors with shape (B, D), each sample with its own A.
@@ -17,7 +30,7 @@ def arnoldi(multiply: Callable[[Tensor], Tensor], start: Tensor, *, steps: int) 
         steps: The wanted m, at least 1; no more than D are taken.
 
     Returns:
-        A tensor with shape (B, m + 1, m): the matrix of A from the first m to all m + 1 orthonormal vectors.
+        The compressed maps and the vectors.
 
     Raises:
         ValueError: If steps is below 1.
@@ -35,7 +48,7 @@ def arnoldi(multiply: Callable[[Tensor], Tensor], start: Tensor, *, steps: int) 
     for k in range(count):
         column, basis[:, k + 1] = orthogonalise(basis[:, : k + 1], multiply(basis[:, k]))
         hessenberg[:, : k + 2, k] = column
-    return hessenberg
+    return KrylovSpace(hessenberg, basis)
 
 
 def orthogonalise(basis: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
