@@ -52,6 +52,19 @@ def whole_number(minimum: int) -> Callable[[object], int]:
     return parse
 
 
+def even_number(minimum: int) -> Callable[[object], int]:
+    """Return a parser of even numbers that are at least ``minimum``."""
+    parse_any = whole_number(minimum)
+
+    def parse(value: object) -> int:
+        number = parse_any(value)
+        if number % 2:
+            raise InvalidValue(f"expected an even number; got {value!r}.")
+        return number
+
+    return parse
+
+
 def number_between(low: float, high: float) -> Callable[[object], float]:
     """Return a parser of numbers strictly between ``low`` and ``high``."""
     bounds = f"above {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}, neither included"

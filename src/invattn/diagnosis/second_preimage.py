@@ -31,6 +31,7 @@ class SecondPreimageSearch:
         newton: What solves f(y) = z from there.
         least_distance: What counts as another input: |y - x|_2 is at least this share of |x|_2.
         flatness: What counts as the same image: |f(y) - f(x)| is at most this share of |y - x|.
+        enough_pull: A sample is not searched further once one with this ``pull`` was found.
         from_radius: Samples whose J_g has a spectral radius below this are not searched. A heuristic, to save time:
             another input may exist wherever g is no contraction somewhere. 0 searches all.
     """
@@ -39,9 +40,10 @@ class SecondPreimageSearch:
     relaxation: float = 0.6
     steps: int = 100
     rounds: int = 3
-    newton: Solver = field(default_factory=lambda: NewtonKrylov(max_steps=20, krylov=30, restarts=0))
+    newton: Solver = field(default_factory=lambda: NewtonKrylov(max_steps=12, krylov=20, restarts=0))
     least_distance: float = 0.01
     flatness: float = 1e-4
+    enough_pull: float = 0.5
     from_radius: float = 0.5
 
     def __post_init__(self) -> None:
@@ -116,6 +118,7 @@ def second_preimages(
 
 
 _CHECK_EVERY = 10
+_NEAR = 1e-4  # a residual of this share of |y - x| is within reach of Newton's method
 _PULL_POINTS = 20
 
 
@@ -132,9 +135,11 @@ class _Hunt:
 
     def improve(self, best: SecondPreimages, *, start: Tensor) -> None:
         """Follow one start of every sample, and keep what pulls more than the best so far."""
-        rows = torch.arange(start.shape[0], device=start.device)
-        point = start
+        rows = torch.nonzero(~best.found | (best.pull < self.search.enough_pull))[:, 0]
+        point = start[rows]
         for _ in range(self.search.rounds):
+            if rows.numel() == 0:
+                return
             point = self._relax(point, rows)
             away = ~(euclidean_norm(point - self.x[rows]) < self.least[rows])
             # Where the damped steps left the finite numbers, Newton's method begins at the start itself.
@@ -149,15 +154,19 @@ class _Hunt:
             rows, point = rows[again], point[again]
 
     def _relax(self, start: Tensor, rows: Tensor) -> Tensor:
-        """Follow the damped steps; samples that have come back to x stop."""
+        """Follow the damped steps; samples stop that have come back to x, or so near to another preimage as to ask for
+        Newton's method.
+        """
         end, point = start.clone(), start
         place = torch.arange(start.shape[0], device=start.device)
         for step in range(1, self.search.steps + 1):
-            point = point + self.search.relaxation * (self.image[rows] - point - self.branch(point))
+            defect = self.image[rows] - point - self.branch(point)
+            point = point + self.search.relaxation * defect
             if step % _CHECK_EVERY and step < self.search.steps:
                 continue
             end[place] = point
-            going = euclidean_norm(point - self.x[rows]) >= self.least[rows]
+            distance = euclidean_norm(point - self.x[rows])
+            going = (distance >= self.least[rows]) & (euclidean_norm(defect) > _NEAR * distance)
             going &= point.flatten(1).isfinite().all(dim=1)
             place, rows, point = place[going], rows[going], point[going]
             if place.numel() == 0:

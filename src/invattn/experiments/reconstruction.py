@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
-from importlib.metadata import version
 
-import torch
-
-import invattn
 from invattn.data import ImageData, load_reconstruction_data
 from invattn.experiments.cell_runner import Workload, run_cell
 from invattn.experiments.cells import Cell, CellResult, finished_result, make_cells, store_result
@@ -16,6 +11,7 @@ from invattn.experiments.output_folder import check_output, make_folder
 from invattn.experiments.reconstruction_config import ReconstructionConfig as ReconstructionConfig
 from invattn.experiments.summary import summarise
 from invattn.experiments.variants import Variant, named_variants
+from invattn.experiments.versions import library_versions
 from invattn.records import ReconstructionRecord, write_json
 from invattn.training import Interrupted, Progress
 
@@ -121,7 +117,7 @@ def _record(
     return ReconstructionRecord(
         command=config.command(),
         seed=config.seed,
-        versions=_versions(),
+        versions=library_versions(),
         data={
             "name": data.name,
             "fingerprint": data.fingerprint,
@@ -141,9 +137,3 @@ def _record(
             for variant in variants
         ],
     )
-
-
-def _versions() -> dict[str, str]:
-    libraries = ("lightning", "numpy", "safetensors", "torchmetrics")
-    own = {"invattn": invattn.__version__, "python": platform.python_version(), "torch": torch.__version__}
-    return own | {name: version(name) for name in libraries}

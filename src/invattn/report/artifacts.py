@@ -35,7 +35,7 @@ _DIMENSIONS = {
     "losses": 1,
 }
 # What numpy and zipfile raise for a file that is cut, altered, pickled or no archive at all (a bare array is none).
-_DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 _PICTURES = ("originals", "reconstructions", "attention_image")
 
 
@@ -80,7 +80,7 @@ class Artifact:
                 return [self._checked(stored, name) for name in names]
         except FileNotFoundError:
             raise MissingPartError("the run stored no arrays for figures") from None
-        except _DAMAGE:
+        except DAMAGE:
             raise MissingPartError(f"the stored file {self._path.name} is damaged") from None
 
     def _checked(self, stored: Any, name: str) -> Array:

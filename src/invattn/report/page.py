@@ -50,14 +50,18 @@ def render(record: ReconstructionRecord, *, folder: Path) -> str:
         record: The results to show.
         folder: Where the artifacts of the figures lie.
     """
-    environment = jinja2.Environment(
+    return page_environment().get_template("report.html").render(**_content(record, folder))
+
+
+def page_environment() -> jinja2.Environment:
+    """Return the templates of all pages; what is undefined in one is an error."""
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("invattn.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html").render(**_content(record, folder))
 
 
 def _content(record: ReconstructionRecord, folder: Path) -> dict[str, Any]:
