@@ -15,9 +15,9 @@ _CHUNK = 64  # columns of J that are computed together
 def det_sign(branch: Branch, x: Tensor) -> Tensor:
     """Return the sign of det(I + J_g(x)), from the dense Jacobian by elimination, one sample at a time.
 
-    The forms of attention here grow by a factor below 1 far from 0 (a normalised average of constrained values), so
-    the signs over all inputs with one and the same image add up to 1: where a sign is -1, at least two further inputs
-    with the same image exist. A contraction has the sign 1 everywhere.
+    A contraction has the sign 1 everywhere. Where g grows by a factor below 1 far from 0, as a normalised average (with
+    a non-negative kernel) of constrained values does, f has degree 1: the signs over all inputs with one and the same
+    image add up to 1, so that a sign of -1 means further inputs with that image, two of them unless they coincide.
 
     Args:
         branch: g, in evaluation mode for the time of the call.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invattn._names import check_name
 from invattn.branches import Branch
-from invattn.diagnosis.local import beside, evaluating, unit_vectors
+from invattn.diagnosis.local import beside, evaluating, push, unit_vectors
 from invattn.norms import euclidean_norm
 
 
@@ -22,17 +22,19 @@ class Ascent:
         radius: The points stay within this share of |x|_2 of x (of 1 where x = 0), in the Euclidean norm.
         steps: Ascent steps; 0 looks at x alone.
         rate: Length of a step, as a share of the radius.
+        restarts: Random directions at x, of which the most stretched is followed.
     """
 
     radius: float = 0.1
     steps: int = 12
     rate: float = 0.2
+    restarts: int = 4
 
     def __post_init__(self) -> None:
-        if self.radius < 0 or self.steps < 0 or not self.rate > 0:
+        if self.radius < 0 or self.steps < 0 or not self.rate > 0 or self.restarts < 1:
             raise ValueError(
-                f"radius and steps must not be negative and rate must be positive; got {self.radius}, {self.steps}, "
-                f"{self.rate}."
+                "radius and steps must not be negative, rate must be positive and restarts at least 1; got "
+                f"{self.radius}, {self.steps}, {self.rate}, {self.restarts}."
             )
 
 
@@ -72,8 +74,7 @@ def local_stretch(
     radius = ascent.radius * torch.where(size > 0, size, 1)
     point = centre
     with evaluating(branch), torch.enable_grad():
-        _, output = align(unit_vectors(centre, generator).view_as(centre))
-        best = torch.zeros_like(size)
+        best, output = _first_output(branch, centre, align, ascent.restarts, generator)
         for _ in range(ascent.steps + 1):
             ratio, output, slope = _climb_once(branch, point, output, align)
             best = torch.maximum(best, ratio)  # NaN stays
@@ -82,6 +83,20 @@ def local_stretch(
             shrink = (radius / euclidean_norm(offset).clamp_min(torch.finfo(x.dtype).tiny)).clamp(max=1)
             point = centre + beside(shrink, offset) * offset
     return best
+
+
+def _first_output(
+    branch: Branch, x: Tensor, align: _Align, restarts: int, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Return the largest stretch at x of some random directions, shape (B,), and the functional w that sees it."""
+    best, output = torch.zeros_like(x.flatten(1)[:, 0]), torch.zeros_like(x)
+    for _ in range(restarts):
+        direction, _ = align(unit_vectors(x, generator).view_as(x))
+        _, seen = align(push(branch, x, direction.flatten(1)).view_as(x))
+        ratio, better, _ = _climb_once(branch, x, seen, align)
+        chosen = ~(ratio <= best)
+        best, output = torch.where(chosen, ratio, best), torch.where(beside(chosen, x), better, output)
+    return best, output
 
 
 _Align = Callable[[Tensor], tuple[Tensor, Tensor]]
