@@ -44,7 +44,7 @@ def folding_model(folder: Path, recipe: Recipe, *, sharpness: float = 3.0) -> Bi
     identity = torch.eye(12)
     with torch.no_grad():
         for name, parameter in config.block_of(model).branch.named_parameters():
-            sign = {"query": sharpness, "key": -sharpness}.get(name.split(".")[-2], 1.0)
+            sign = {"query": sharpness, "key": -sharpness}.get(name.split(".")[-2], 0.9)
             parameter.copy_(sign * identity if name.endswith("weight") else torch.zeros_like(parameter))
     save_model(model.eval(), folder, config=config)
     return model

@@ -24,7 +24,8 @@ class SecondPreimageSearch:
 
     Attributes:
         distances: t as shares of |x|_2 (of 1 where x = 0), each taken in both directions.
-        relaxation: Length of a damped step, above 0 and at most 1.
+        relaxation: Length of a damped step, above 0 and at most 1; where the eigenvalue lambda of v is beyond -2, that
+            times 3 / (1 + |lambda|), so that the steps stay stable.
         steps: Damped steps of each start in one round.
         rounds: How often a start may take its damped steps: again from where they ended, if Newton's method did not
             converge from there.
@@ -101,7 +102,8 @@ def second_preimages(
     search = SecondPreimageSearch() if search is None else search
     with evaluating(branch):
         image = x + branch(x)
-        direction = fold_direction(branch, x, generator=generator).vector
+        fold = fold_direction(branch, x, generator=generator)
+        relaxation = search.relaxation * (3 / (1 + fold.value.abs())).clamp(max=1)
         size = euclidean_norm(x)
         scale = torch.where(size > 0, size, 1)
         best = SecondPreimages(
@@ -111,9 +113,9 @@ def second_preimages(
             output_difference=torch.zeros_like(size),
             pull=torch.zeros_like(size),
         )
-        hunt = _Hunt(branch, x, image, search.least_distance * scale, search, norm)
+        hunt = _Hunt(branch, x, image, search.least_distance * scale, relaxation, search, norm)
         for distance in (sign * share for share in search.distances for sign in (1, -1)):
-            hunt.improve(best, start=move_along(x, direction, distance * scale))
+            hunt.improve(best, start=move_along(x, fold.vector, distance * scale))
     return best
 
 
@@ -130,6 +132,7 @@ class _Hunt:
     x: Tensor
     image: Tensor
     least: Tensor
+    relaxation: Tensor
     search: SecondPreimageSearch
     norm: str
 
@@ -161,7 +164,7 @@ class _Hunt:
         place = torch.arange(start.shape[0], device=start.device)
         for step in range(1, self.search.steps + 1):
             defect = self.image[rows] - point - self.branch(point)
-            point = point + self.search.relaxation * defect
+            point = point + beside(self.relaxation[rows], point) * defect
             if step % _CHECK_EVERY and step < self.search.steps:
                 continue
             end[place] = point

@@ -33,8 +33,8 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def test_images_and_tokens_have_the_same_diagnosis() -> None:
-    image = invattn.invertible_attention(4, kind="embedded_gaussian", recipe="paper").double()
-    tokens = invattn.invertible_attention(4, kind="embedded_gaussian", recipe="paper", layout="tokens").double()
+    image = invattn.invertible_attention(4, kind="embedded_gaussian", recipe="paper").double().eval()
+    tokens = invattn.invertible_attention(4, kind="embedded_gaussian", recipe="paper", layout="tokens").double().eval()
     tokens.branch.load_state_dict(image.branch.state_dict())
     with torch.no_grad():
         for block in (image, tokens):
