@@ -29,7 +29,7 @@ class Checks:
         least_pull: A second preimage competes with x from this share of the segment between them on; see ``pull`` of
             :class:`SecondPreimages`. A heuristic.
         det_limit: The sign of det(I + J) is computed for samples of at most so many entries. 4096 includes 3 x 32 x 32
-            images, at some seconds each.
+            images, at some ten seconds each.
         ascent: Of the local Lipschitz ratio; None leaves it out.
         search: Of second preimages; None leaves it out.
     """

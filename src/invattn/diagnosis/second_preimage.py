@@ -43,7 +43,7 @@ class SecondPreimageSearch:
     rounds: int = 3
     newton: Solver = field(default_factory=lambda: NewtonKrylov(max_steps=12, krylov=20, restarts=0))
     least_distance: float = 0.01
-    flatness: float = 1e-4
+    flatness: float = 1e-5
     enough_pull: float = 0.5
     from_radius: float = 0.5
 

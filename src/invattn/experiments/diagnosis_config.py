@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from invattn._names import check_name
+from invattn.data import SETS
 from invattn.diagnosis import Checks, SecondPreimageSearch
 from invattn.experiments.reconstruction_config import IMAGE_SIZES, ORIGINAL
 
@@ -29,7 +30,7 @@ class DiagnosisConfig:
         images: Largest number of test images; None is all of them.
         image_size: ``32`` or ``original``.
         starts: Starts of the search for second preimages, for each image: an even number, half in either direction.
-        det: Compute the sign of det(I + J) of images too, some seconds each.
+        det: Compute the sign of det(I + J) of 32x32 images too, some ten seconds each.
         batch_size: Images that are diagnosed together.
         seed: Decides the split of the data, the noise and the first vectors.
 
@@ -81,7 +82,7 @@ class DiagnosisConfig:
 
     def command(self) -> str:
         """Return a command line that repeats the run, with placeholders for the folders of this machine."""
-        parts = ["invattn diagnose MODEL", f"--data {self.data}"]
+        parts = ["invattn diagnose MODEL", f"--data {self.data if self.data in SETS else 'DIR'}"]
         parts += [] if self.data_root is None else ["--data-root DATA"]
         for name, value in self.settings().items():
             option = "--" + name.replace("_", "-")
