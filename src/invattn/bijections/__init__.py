@@ -3,9 +3,9 @@
 from invattn.bijections.base import Bijection as Bijection
 from invattn.bijections.composed import Composed as Composed
 from invattn.bijections.constant_memory import ConstantMemory as ConstantMemory
+from invattn.bijections.diagnose import diagnose as diagnose
 from invattn.bijections.drift import BlockDrift as BlockDrift
 from invattn.bijections.drift import Drift as Drift
-from invattn.bijections.diagnose import diagnose as diagnose
 from invattn.bijections.inverse import Inverse as Inverse
 from invattn.bijections.layout import ImageLayout as ImageLayout
 from invattn.bijections.layout import to_tokens as to_tokens

@@ -84,6 +84,12 @@ class ConstantMemory(Bijection):
     def branch(self) -> Branch:
         return self.bijection.branch
 
+    def to_branch(self, x: Tensor) -> Tensor:
+        return self.bijection.to_branch(x)
+
+    def from_branch(self, value: Tensor, like: Tensor) -> Tensor:
+        return self.bijection.from_branch(value, like)
+
     @property
     def certified(self) -> bool:
         return self.bijection.certified

@@ -33,7 +33,9 @@ def diagnose_parser() -> OneLineParser:
     _add(parser, "images", whole_number(1), "N", "most test images (default: all)")
     _add(parser, "image_size", one_of(IMAGE_SIZES, what="image size"), "|".join(IMAGE_SIZES), "side in pixels")
     _add(parser, "starts", even_number(2), "K", "starts of the search for second preimages, an even number")
-    parser.add_argument("--det", action="store_true", help="the sign of det(I + J) of 32x32 images too: about ten seconds each")
+    parser.add_argument(
+        "--det", action="store_true", help="the sign of det(I + J) of 32x32 images too: about ten seconds each"
+    )
     _add(parser, "batch_size", whole_number(1), "N", "images that are diagnosed together")
     _add(parser, "seed", whole_number(0), "N", "decides everything that is random; that of the training run")
     parser.add_argument("--output", type=str, required=True, metavar="DIR", help="folder to write (required)")

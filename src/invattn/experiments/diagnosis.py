@@ -34,8 +34,8 @@ SHOWN = 24
 def run_diagnosis(config: DiagnosisConfig, progress: Progress) -> DiagnosisRecord:
     """Diagnose a model and write ``results.json`` and ``artifacts/diagnosis.npz`` below ``config.output``.
 
-    Diagnosis is in float64, from Jacobians and the search for second preimages; afterwards the stored model inverts the same
-    images, as in the reconstruction experiment, only to see which of them it loses.
+    Diagnosis is in float64, from Jacobians and the search for second preimages; afterwards the stored model inverts
+    the same images, as in the reconstruction experiment, only to see which of them it loses.
 
     Args:
         config: The user's options.

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 import invattn
 from invattn import diagnosis
-from invattn.bijections import Composed, ResidualBijection, Squeeze
-from invattn.branches import Branch
+from invattn.bijections import Composed, ConstantMemory, ResidualBijection, Squeeze
+from invattn.branches import Branch, CertifiedConvolution
 
 
 class Diagonal(Branch):
@@ -116,6 +116,28 @@ def test_certified_blocks_are_never_flagged_even_near_one() -> None:
     assert report.norm == block.lipschitz_bound().norm
     assert bool((report.lipschitz_ratio <= block.lipschitz_bound().value).all())
     assert report.det_sign.tolist() == [1] * 8
+
+
+@pytest.mark.parametrize("norm", ["2", "inf,2"])
+def test_convolutions_are_measured_in_the_norm_of_their_certificate(norm: str) -> None:
+    branch = CertifiedConvolution(channels=2, hidden_channels=3, norm=norm).double()
+    block = ResidualBijection(branch)
+    x = torch.randn(2, 2, 4, 3, dtype=torch.float64, generator=seeded(1))
+    report = invattn.diagnose(block, x, generator=seeded())
+    assert report.norm == norm
+    assert report.preimage.shape == x.shape
+    assert not report.flagged.any()
+    assert bool((report.lipschitz_ratio <= block.lipschitz_bound().value).all())
+    assert bool((report.lipschitz_ratio > 0).all())
+
+
+def test_a_wrapped_block_keeps_its_layout() -> None:
+    block = invattn.invertible_attention(4, kind="gaussian").double()
+    x = torch.randn(2, 4, 2, 3, dtype=torch.float64, generator=seeded(1))
+    inner = invattn.diagnose(block, x, generator=seeded())
+    wrapped = invattn.diagnose(ConstantMemory(block), x, generator=seeded())
+    assert wrapped.preimage.shape == x.shape
+    assert torch.equal(wrapped.spectral_radius, inner.spectral_radius)
 
 
 def test_only_single_blocks_can_be_diagnosed() -> None:
