@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -163,19 +160,18 @@ def test_a_tampered_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "differs from its certificate" in capsys.readouterr().err
 
 
-def test_ctrl_c_writes_nothing(tmp_path: Path) -> None:
+def test_ctrl_c_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
     folding_model(tmp_path / "model", Paper())
-    program = "import sys; from invattn.cli.main import main; sys.exit(main())"
-    command = ["diagnose", str(tmp_path / "model"), "--output", str(tmp_path / "out")]
-    process = subprocess.Popen([sys.executable, "-c", program, *command], stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    while "diagnose ..." not in process.stderr.readline():
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    errors = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, errors
-    assert "--images" in errors.splitlines()[-1]
+    monkeypatch.setattr("invattn.experiments.diagnosis.diagnose", stop)
+    assert main(["diagnose", str(tmp_path / "model"), "--output", str(tmp_path / "out")]) == 130
+    assert "--images" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out" / "results.json").exists()
+    assert not (tmp_path / "out" / "diagnose.html").exists()
 
 
 @pytest.fixture(scope="module")
