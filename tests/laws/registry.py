@@ -19,7 +19,7 @@ from invattn.branches import Branch, CertifiedConvolution, CertifiedMLP, Padding
 from invattn.functional import KERNELS as ALL_KERNELS
 from invattn.functional import NORMALIZATIONS as ALL_NORMALIZATIONS
 from invattn.lipschitz import ConstrainedLinear
-from invattn.logdet import Exact, LogDetEstimator, PowerSeries
+from invattn.logdet import Exact, LogDetEstimator, PowerSeries, RussianRoulette
 from invattn.recipes import Certified, Recipe, Strict
 from invattn.solvers import Adaptive, Anderson, NewtonKrylov, Picard, Solver
 
@@ -270,6 +270,9 @@ class EstimatorCase:
 ESTIMATORS = [
     EstimatorCase("exact", Exact),
     EstimatorCase("rademacher", lambda: PowerSeries(terms=12, generator=seeded(1)), draws=16 * 40),
+    EstimatorCase(
+        "roulette", lambda: RussianRoulette(exact_terms=3, p=0.6, probes=4, generator=seeded(3)), draws=16 * 12
+    ),
     EstimatorCase(
         "gaussian", lambda: PowerSeries(terms=12, probes=2, probe="gaussian", generator=seeded(2)), draws=16 * 20
     ),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from invattn._errors import CertificateError, ConvergenceError
+from invattn.bijections.log_det_report import LogDetReport
 from invattn.branches import Branch
 from invattn.lipschitz import BiLipschitz, LipschitzBound
 from invattn.solvers import Solution
@@ -48,6 +49,14 @@ class Bijection(nn.Module, ABC):
     @abstractmethod
     def inverse_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return x and log|det dx/dz| at the recovered x, shape (B,)."""
+
+    def forward_and_log_det_report(self, x: Tensor) -> tuple[Tensor, LogDetReport]:
+        """Return z and log|det dz/dx| with its standard error and truncation bound.
+
+        Raises:
+            ValueError: If the map cannot say how far its log-determinant may be off.
+        """
+        raise ValueError(f"{type(self).__name__} does not report the errors of its log-determinant.")
 
     @property
     def certified(self) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from invattn._errors import CertificateError
 from invattn.bijections.base import Bijection
+from invattn.bijections.log_det_report import LogDetReport, exact_report
 from invattn.bijections.trivial import trivial_solution
 from invattn.lipschitz import BiLipschitz, isometry
 from invattn.norms import conversion, count_tokens
@@ -96,6 +97,13 @@ class Composed(Bijection):
         for part in self._parts():
             x, log_det = part.forward_and_log_det(x)
             total = total + log_det
+        return x, total
+
+    def forward_and_log_det_report(self, x: Tensor) -> tuple[Tensor, LogDetReport]:
+        total = exact_report(x.new_zeros(x.shape[0]))
+        for part in self._parts():
+            x, report = part.forward_and_log_det_report(x)
+            total = total.plus(report)
         return x, total
 
     def inverse_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from invattn.bijections.base import Bijection
+from invattn.bijections.log_det_report import LogDetReport
 from invattn.branches import Branch
 from invattn.lipschitz import BiLipschitz, LipschitzBound
 from invattn.solvers import Solution
@@ -61,6 +62,10 @@ class ImageLayout(Bijection):
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z, log_det = self.tokens.forward_and_log_det(to_tokens(x))
         return from_tokens(z, x), log_det
+
+    def forward_and_log_det_report(self, x: Tensor) -> tuple[Tensor, LogDetReport]:
+        z, report = self.tokens.forward_and_log_det_report(to_tokens(x))
+        return from_tokens(z, x), report
 
     def inverse_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
         x, log_det = self.tokens.inverse_and_log_det(to_tokens(z))

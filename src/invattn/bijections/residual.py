@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from invattn.bijections.base import Bijection, raise_unless_converged
+from invattn.bijections.log_det_report import LogDetReport
 from invattn.branches import Branch
 from invattn.lipschitz import BiLipschitz, LipschitzBound, isometry
-from invattn.logdet import LogDetEstimator, PowerSeries
+from invattn.logdet import LogDetEstimate, LogDetEstimator, PowerSeries
 from invattn.norms import count_tokens
 from invattn.solvers import Adaptive, ImplicitAdjoint, InverseGradient, Solution, Solver, fold_into_batch
 
@@ -93,13 +94,23 @@ class ResidualBijection(Bijection):
         return solution.value
 
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        image, log_det = self.log_det_estimator(self.g, x)
-        return x + image, log_det
+        found = self._estimate(x)
+        return x + found.image, found.value
 
     def inverse_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
         x = self.inverse(z)
-        _, log_det = self.log_det_estimator(self.g, x)
-        return x, -log_det
+        return x, -self._estimate(x).value
+
+    def forward_and_log_det_report(self, x: Tensor) -> tuple[Tensor, LogDetReport]:
+        found, proven = self._estimate(x), self._proven()
+        bound = None if proven is None else self.log_det_estimator.truncation_bound(x[0].numel(), proven)
+        return x + found.image, LogDetReport(found.value, found.standard_error, bound)
+
+    def _estimate(self, x: Tensor) -> LogDetEstimate:
+        return self.log_det_estimator.estimate(self.g, x, lipschitz=self._proven)
+
+    def _proven(self) -> float | None:
+        return self.lipschitz_bound().value if self.certified else None
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from invattn.bijections.base import Bijection
+from invattn.bijections.log_det_report import LogDetReport, exact_report
 from invattn.bijections.trivial import trivial_solution
 from invattn.functional import squeeze, unsqueeze
 from invattn.lipschitz import BiLipschitz
@@ -56,6 +57,9 @@ class Squeeze(Bijection):
 
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self(x), x.new_zeros(x.shape[0])
+
+    def forward_and_log_det_report(self, x: Tensor) -> tuple[Tensor, LogDetReport]:
+        return self(x), exact_report(x.new_zeros(x.shape[0]))
 
     def inverse_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
         return self.inverse(z), z.new_zeros(z.shape[0])

@@ -1,5 +1,7 @@
 """Estimators of log|det(I + J_g)|."""
 
+from invattn.logdet.base import LogDetEstimate as LogDetEstimate
 from invattn.logdet.base import LogDetEstimator as LogDetEstimator
 from invattn.logdet.exact import Exact as Exact
 from invattn.logdet.power_series import PowerSeries as PowerSeries
+from invattn.logdet.russian_roulette import RussianRoulette as RussianRoulette

@@ -19,7 +19,7 @@ from invattn.bijections import Bijection, ResidualBijection, Squeeze
 from invattn.branches import Branch, CertifiedConvolution, CertifiedMLP, Padding
 from invattn.functional import convolution_norm, convolution_token_norm, convolve, power_iteration
 from invattn.lipschitz import Elementwise
-from invattn.logdet import Exact, LogDetEstimator, PowerSeries
+from invattn.logdet import Exact, LogDetEstimate, LogDetEstimator, PowerSeries
 from invattn.recipes import Certified
 from invattn.solvers import Adaptive, Picard, Solver
 from invattn.testing import (
@@ -207,7 +207,15 @@ class Mutated(LogDetEstimator):
     inner: LogDetEstimator
     bug: str
 
-    def __call__(self, branch: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    def estimate(
+        self, branch: Callable[[Tensor], Tensor], x: Tensor, *, lipschitz: Callable[[], float | None] | None = None
+    ) -> LogDetEstimate:
+        return LogDetEstimate(*self._changed(branch, x), standard_error=None)
+
+    def truncation_bound(self, size: int, lipschitz: float) -> float:
+        return 0.0
+
+    def _changed(self, branch: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         image, value = self.inner(branch, x)
         if self.bug == "at the output":
             return image, self.inner(branch, x + image)[1]

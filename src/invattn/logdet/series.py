@@ -1,0 +1,82 @@
+"""The power series of log det(I + J) along random probes, with the gradient of its Neumann form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from invattn._names import check_name
+from invattn.lipschitz import held_estimates
+from invattn.logdet.base import LogDetEstimate, standard_error
+
+PROBES = ("rademacher", "gaussian")
+"""Distributions of probes, each with E[v v^T] = I."""
+
+
+def check_probes(probes: int, probe: str) -> None:
+    """Raise ValueError unless there is at least one probe of a known distribution."""
+    if probes < 1:
+        raise ValueError(f"probes must be at least 1; got {probes}.")
+    check_name(probe, PROBES, what="probe distribution")
+
+
+def draw_probe(x: Tensor, *, probe: str, generator: torch.Generator | None) -> Tensor:
+    """Return v with the shape and dtype of x."""
+    if probe == "gaussian":
+        return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+    bits = torch.randint(0, 2, x.shape, device=x.device, generator=generator)
+    return bits.to(x.dtype) * 2 - 1
+
+
+def probed_series(
+    branch: Callable[[Tensor], Tensor],
+    x: Tensor,
+    *,
+    probes: int,
+    draw: Callable[[Tensor], Tensor],
+    survival: Callable[[], Sequence[float]],
+) -> LogDetEstimate:
+    """Return the mean over probes v of sum_k (-1)^{k+1} v^T J^k v / (k P_k).
+
+    The gradient is the Neumann form, w^T dJ v with w = sum_{k<n} (-J^T)^k v / P_{k+1}: the derivative of the series in
+    expectation. A probe needs n first-order products without a graph and one second-order product.
+
+    Args:
+        branch: g, from (B, ...) to (B, ...).
+        x: Its input; left as it is.
+        probes: How many probes are averaged.
+        draw: Returns v for x.
+        survival: Returns P_1, ..., P_n of one probe: the probability with which each term is kept. All 1: the
+            series cut after n terms.
+
+    References:
+        Zha et al. 2021, App. E; Behrmann et al. 2019; Chen et al. 2019 (Russian roulette, Neumann gradient).
+    """
+    wanted = torch.is_grad_enabled()
+    with nullcontext() if wanted else held_estimates(branch), torch.inference_mode(mode=False), torch.enable_grad():
+        point = x if wanted and x.requires_grad else x.detach().clone().requires_grad_()
+        image = branch(point)
+        draws = [_one_probe(image, point, draw(x), survival(), wanted) for _ in range(probes)]
+        value = torch.stack(draws).mean(dim=0)
+    if not wanted:
+        image, value = image.detach(), value.detach()
+    return LogDetEstimate(image, value, standard_error(draws))
+
+
+def _one_probe(image: Tensor, point: Tensor, probe: Tensor, survival: Sequence[float], wanted: bool) -> Tensor:
+    """Return the series of one probe, shape (B,), with the gradient of the Neumann form where it is wanted."""
+    value = probe.new_zeros(probe.shape[0])
+    vector, series = probe, probe / survival[0]
+    for k, kept in enumerate(survival, start=1):
+        (vector,) = torch.autograd.grad(image, point, vector, retain_graph=True)
+        value = value + (-1) ** (k + 1) / (k * kept) * (vector * probe).flatten(1).sum(dim=1)
+        if k < len(survival):
+            series = series + (-1) ** k / survival[k] * vector
+    if not wanted:
+        return value
+    (back,) = torch.autograd.grad(image, point, series, create_graph=True)
+    surrogate = (back * probe).flatten(1).sum(dim=1)
+    return surrogate + (value - surrogate).detach()
