@@ -14,7 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from invattn import ATTENTION_KINDS, KINDS, RECIPES, invertible_attention
-from invattn.bijections import Bijection, Composed, ConstantMemory, Inverse, ResidualBijection, Squeeze
+from invattn.bijections import (
+    ActNorm,
+    Bijection,
+    Composed,
+    ConstantMemory,
+    Inverse,
+    Linear1x1,
+    Logit,
+    ResidualBijection,
+    Squeeze,
+    Whitening,
+)
 from invattn.branches import Branch, CertifiedConvolution, CertifiedMLP, Padding
 from invattn.functional import KERNELS as ALL_KERNELS
 from invattn.functional import NORMALIZATIONS as ALL_NORMALIZATIONS
@@ -299,7 +310,33 @@ def _exact_block(kind: str, seed: int) -> Bijection:
     return BlockCase(kind).block(seed=seed, log_det_estimator=Exact())
 
 
+def _layer(layer: Bijection, seed: int) -> Bijection:
+    """A layer in float64 with drawn parameters, and fitted to correlated data where it is fitted."""
+    layer = layer.double()
+    generator = seeded(300 + seed)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(0.5 * torch.randn(parameter.shape, dtype=torch.float64, generator=generator))
+    if isinstance(layer, Whitening):
+        mixing = torch.randn(CHANNELS, CHANNELS, dtype=torch.float64, generator=generator)
+        layer.fit(torch.randn(50, CHANNELS, dtype=torch.float64, generator=generator) @ mixing + 1)
+    return layer
+
+
 BIJECTIONS = [
+    BijectionCase("act_norm_of_images", lambda seed: _layer(ActNorm(CHANNELS), seed), random_images),
+    BijectionCase("act_norm_of_tokens", lambda seed: _layer(ActNorm(CHANNELS), seed), random_tokens),
+    BijectionCase(
+        "linear_1x1_of_images", lambda seed: _layer(Linear1x1(CHANNELS, generator=seeded(seed)), seed), random_images
+    ),
+    BijectionCase(
+        "linear_1x1_of_vectors",
+        lambda seed: _layer(Linear1x1(CHANNELS, generator=seeded(seed)), seed),
+        lambda: random_tokens(4)[:, 0],
+    ),
+    BijectionCase("whitening_of_tokens", lambda seed: _layer(Whitening(CHANNELS), seed), random_tokens),
+    BijectionCase("whitening_of_images", lambda seed: _layer(Whitening(CHANNELS), seed), random_images),
+    BijectionCase("logit", lambda seed: Logit(low=-0.5, high=0.5), lambda: random_images().sigmoid() - 0.5),
     BijectionCase("squeeze", lambda seed: Squeeze(2), lambda: random_images(channels=1, height=4, width=6)),
     BijectionCase("image", lambda seed: _image_block("embedded_gaussian", seed), random_images),
     BijectionCase(
