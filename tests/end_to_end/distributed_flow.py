@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from invattn import invertible_attention
 from invattn.bijections import Composed
 from invattn.flows import Flow, StandardNormal
-from invattn.logdet import LogDetEstimator, PowerSeries
+from invattn.logdet import LogDetEstimate, LogDetEstimator, PowerSeries
 from invattn.records import atomic_write
 
 SEED = 0
@@ -49,10 +49,15 @@ class BatchProbes(LogDetEstimator):
         """Say which step comes next, and how many samples of its batch belong to the processes before this one."""
         self._step, self._before = step, before
 
-    def __call__(self, branch: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    def estimate(
+        self, branch: Callable[[Tensor], Tensor], x: Tensor, *, lipschitz: Callable[[], float | None] | None = None
+    ) -> LogDetEstimate:
         generator = _generator("probe", self._block, self._step)
         torch.randint(0, 2, (self._before, *x.shape[1:]), generator=generator)
-        return PowerSeries(terms=self._terms, generator=generator)(branch, x)
+        return PowerSeries(terms=self._terms, generator=generator).estimate(branch, x)
+
+    def truncation_bound(self, size: int, lipschitz: float) -> float:
+        return PowerSeries(terms=self._terms).truncation_bound(size, lipschitz)
 
 
 class Run:
