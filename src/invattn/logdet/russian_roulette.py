@@ -60,6 +60,10 @@ class RussianRoulette(LogDetEstimator):
             survival=lambda: self._survival(p),
         )
 
+    @property
+    def generators(self) -> tuple[torch.Generator, ...]:
+        return () if self.generator is None else (self.generator,)
+
     def truncation_bound(self, size: int, lipschitz: float) -> float:
         return 0.0
 

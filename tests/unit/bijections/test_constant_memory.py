@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from invattn import ConvergenceError, LipschitzBound, invertible_attention
 from invattn.bijections import Bijection, Composed, ConstantMemory, Drift, Inverse, ResidualBijection, Squeeze
 from invattn.branches import Branch, CertifiedConvolution, CertifiedMLP
 from invattn.flows import Flow, StandardNormal
-from invattn.logdet import Exact, LogDetEstimator, PowerSeries
+from invattn.logdet import Exact, LogDetEstimate, LogDetEstimator, PowerSeries, RussianRoulette
 from invattn.recipes import Paper, Recipe
 from invattn.solvers import Picard
 from invattn.testing import PeakMemory
@@ -289,10 +290,13 @@ def test_hooks_of_a_parameter_see_its_whole_gradient_once() -> None:
         torch.testing.assert_close(gradient, next(iter(wanted.values())), rtol=1e-9, atol=1e-9)
 
 
-def test_probes_of_generators_are_drawn_again_and_the_streams_go_on_undisturbed() -> None:
+@pytest.mark.parametrize("estimator", [PowerSeries(terms=3, probe="gaussian"), RussianRoulette(probes=2)])
+def test_probes_of_generators_are_drawn_again_and_the_streams_go_on_undisturbed(
+    estimator: PowerSeries | RussianRoulette,
+) -> None:
     """Two blocks share a generator, a third draws from torch's own."""
     own = torch.Generator().manual_seed(5)
-    shared = PowerSeries(terms=3, probe="gaussian", generator=own)
+    shared = replace(estimator, generator=own)
     parts = [*chain(2, estimator=shared).parts(), *chain(1, estimator=PowerSeries(terms=3)).parts()]
     ordinary, x, after = Composed(parts), tokens(), []
     found = []
@@ -311,8 +315,13 @@ class Remembering(LogDetEstimator):
     def __init__(self) -> None:
         self.series = PowerSeries(terms=2, generator=torch.Generator().manual_seed(6))
 
-    def __call__(self, branch: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.series(branch, x)
+    def estimate(
+        self, branch: Callable[[Tensor], Tensor], x: Tensor, *, lipschitz: Callable[[], float | None] | None = None
+    ) -> LogDetEstimate:
+        return self.series.estimate(branch, x, lipschitz=lipschitz)
+
+    def truncation_bound(self, size: int, lipschitz: float) -> float:
+        return self.series.truncation_bound(size, lipschitz)
 
 
 class Naming(Remembering):
