@@ -6,9 +6,9 @@ from invattn.bijections.closed_form import ChannelMap as ChannelMap
 from invattn.bijections.closed_form import ClosedForm as ClosedForm
 from invattn.bijections.composed import Composed as Composed
 from invattn.bijections.constant_memory import ConstantMemory as ConstantMemory
-from invattn.bijections.diagnose import diagnose as diagnose
 from invattn.bijections.data_dependent import DataDependent as DataDependent
 from invattn.bijections.data_dependent import initialize as initialize
+from invattn.bijections.diagnose import diagnose as diagnose
 from invattn.bijections.drift import BlockDrift as BlockDrift
 from invattn.bijections.drift import Drift as Drift
 from invattn.bijections.inverse import Inverse as Inverse
