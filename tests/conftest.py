@@ -1,9 +1,13 @@
 """What every test shares: the place of the real data, one thread, reproducible hypothesis."""
 
+import importlib.util
 import os
 import signal
+import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -42,3 +46,20 @@ def real_data() -> Path:
     if not Path(folder).is_dir():
         pytest.skip(f"INVATTN_TEST_DATA names {folder}, which is no folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def load_benchmark() -> Callable[[str], ModuleType]:
+    """Import a script of the benchmarks folder by its name."""
+
+    def load(name: str) -> ModuleType:
+        path = Path(__file__).resolve().parents[1] / "benchmarks" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(f"{name}_benchmark", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    return load

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -11,18 +10,10 @@ import torch
 
 from invattn.recipes import Certified, Paper
 
-SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "recall.py"
-
 
 @pytest.fixture(scope="module")
-def recall() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("recall_benchmark", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def recall(load_benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return load_benchmark("recall")
 
 
 def test_every_token_asks_for_the_value_beside_its_key(recall: ModuleType) -> None:

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,18 +12,10 @@ import torch
 from invattn.data import ImageData
 from invattn.recipes import Released
 
-SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "remedies.py"
-
 
 @pytest.fixture(scope="module")
-def remedies() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("remedies_benchmark", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def remedies(load_benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return load_benchmark("remedies")
 
 
 def row_numbers(name: str, **changes: Any) -> dict[str, Any]:

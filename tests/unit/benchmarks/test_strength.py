@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -16,14 +15,8 @@ RESULTS = ROOT / "docs" / "results"
 
 
 @pytest.fixture(scope="module")
-def strength() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("strength_benchmark", ROOT / "benchmarks" / "strength.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def strength(load_benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return load_benchmark("strength")
 
 
 def test_the_committed_table_is_the_command_s(strength: ModuleType, tmp_path: Path) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import math
-import sys
+from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -18,20 +16,13 @@ from torch.nn import functional as F
 from invattn.functional import convolution_norm, convolution_norm_method, convolution_token_norm, convolve
 from invattn.norms import token_norm
 
-SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "convolution_bounds.py"
 ROUNDING = 1e-12
 
 
 @pytest.fixture(scope="module")
-def sweep() -> ModuleType:
+def sweep(load_benchmark: Callable[[str], ModuleType]) -> ModuleType:
     """The script that measures the bounds, with its oracle: the operator's matrix, assembled from shifts."""
-    spec = importlib.util.spec_from_file_location("convolution_bounds_benchmark", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("convolution_bounds")
 
 
 def weight(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
