@@ -38,6 +38,12 @@ def same_weights_every_time() -> None:
 
 
 @pytest.fixture
+def fresh_compiler() -> None:
+    """torch.compile as if nothing had been compiled: it limits how often one function may be, over all tests."""
+    torch.compiler.reset()
+
+
+@pytest.fixture
 def real_data() -> Path:
     """The folder with cifar10, svhn and celeba as their publishers ship them."""
     folder = os.environ.get("INVATTN_TEST_DATA")

@@ -230,6 +230,7 @@ def test_a_residual_network_trains_and_stays_certified() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fresh_compiler")
 @every_chain
 def test_forward_compiles_in_one_piece(case: ChainCase) -> None:
     """Traced by torch.compile without its code generator, which would need a C++ compiler."""

@@ -196,6 +196,7 @@ def test_an_image_is_its_tokens_in_row_major_order(case: BlockCase) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("recipe", ["certified", "paper"])
 def test_forward_compiles_in_one_piece_and_in_both_modes(recipe: str) -> None:
     """Traced by torch.compile without its code generator, which would need a C++ compiler."""
