@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from invattn.bijections import (
     Whitening,
 )
 from invattn.branches import Branch, CertifiedConvolution, CertifiedMLP, Padding
+from invattn.flows import TOKEN_MIXERS, token_flow
 from invattn.functional import KERNELS as ALL_KERNELS
 from invattn.functional import NORMALIZATIONS as ALL_NORMALIZATIONS
 from invattn.lipschitz import ConstrainedLinear
@@ -323,6 +325,14 @@ def _layer(layer: Bijection, seed: int) -> Bijection:
     return layer
 
 
+def _token_flow(attention: str, seed: int) -> Bijection:
+    flow = token_flow(
+        CHANNELS, attention=attention, blocks=1, hidden_channels=(5,), lipschitz=0.9, log_det_estimator=Exact()
+    ).double()
+    randomise(flow, seed)
+    return flow.eval()
+
+
 BIJECTIONS = [
     BijectionCase("act_norm_of_images", lambda seed: _layer(ActNorm(CHANNELS), seed), random_images),
     BijectionCase("act_norm_of_tokens", lambda seed: _layer(ActNorm(CHANNELS), seed), random_tokens),
@@ -362,6 +372,7 @@ BIJECTIONS = [
         random_tokens,
     ),
     BijectionCase("nothing", lambda seed: Composed([]), random_tokens),
+    *(BijectionCase(f"token_flow_{name}", partial(_token_flow, name), random_tokens) for name in TOKEN_MIXERS),
     BijectionCase("inverse", lambda seed: Inverse(_exact_block("dot_product", seed)), random_tokens),
     BijectionCase(
         "there_and_back",

@@ -26,6 +26,9 @@ class ResidualBijection(Bijection):
         log_det_estimator: How to get log|det(I + J)|; None is :class:`invattn.logdet.PowerSeries`.
         inverse_gradient: How gradients go through the inverse; None is :class:`invattn.solvers.ImplicitAdjoint`.
 
+    Raises:
+        ValueError: If the estimator is not right for the branch.
+
     References:
         Zha et al. 2021, Lemma 1, Algorithm 1, App. E; Behrmann et al. 2019.
     """
@@ -43,6 +46,11 @@ class ResidualBijection(Bijection):
         self.solver = Adaptive() if solver is None else solver
         self.log_det_estimator = PowerSeries() if log_det_estimator is None else log_det_estimator
         self.inverse_gradient = ImplicitAdjoint() if inverse_gradient is None else inverse_gradient
+        if branch.mixes_tokens and self.log_det_estimator.needs_separate_tokens:
+            raise ValueError(
+                f"{type(self.log_det_estimator).__name__} is right only where each token is mapped by itself; "
+                f"{type(branch).__name__} mixes them. Use Exact, PowerSeries or RussianRoulette."
+            )
 
     @property
     def branch(self) -> Branch:

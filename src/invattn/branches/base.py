@@ -40,6 +40,11 @@ class Branch(nn.Module, ABC):
         return type(self).__name__
 
     @property
+    def mixes_tokens(self) -> bool:
+        """Whether token i of g(x) may depend on other tokens of x."""
+        return True
+
+    @property
     def certified(self) -> bool:
         """Whether :meth:`lipschitz_bound` exists."""
         return False

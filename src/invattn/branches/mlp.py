@@ -68,6 +68,10 @@ class CertifiedMLP(Branch):
         return "MLP"
 
     @property
+    def mixes_tokens(self) -> bool:
+        return False
+
+    @property
     def certified(self) -> bool:
         return True
 

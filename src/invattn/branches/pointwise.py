@@ -33,6 +33,10 @@ class CertifiedPointwise(Branch):
         return "pointwise"
 
     @property
+    def mixes_tokens(self) -> bool:
+        return False
+
+    @property
     def certified(self) -> bool:
         return True
 
@@ -71,6 +75,10 @@ class RelaxedPointwise(Branch):
     @property
     def kind(self) -> str:
         return "pointwise"
+
+    @property
+    def mixes_tokens(self) -> bool:
+        return False
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)

@@ -15,7 +15,6 @@ NO_INFLUENCE = (
     "cli",
     "demo",
     "diagnosis",
-    "flows",
     "hub",
     "published",
     "records",

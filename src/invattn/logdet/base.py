@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,7 +28,13 @@ class LogDetEstimate:
 
 
 class LogDetEstimator(ABC):
-    """A way to get log|det(I + J_g)|. Estimators are small immutable objects."""
+    """A way to get log|det(I + J_g)|. Estimators are small immutable objects.
+
+    Attributes:
+        needs_separate_tokens: It is right only for branches that map each token by itself.
+    """
+
+    needs_separate_tokens: ClassVar[bool] = False
 
     @abstractmethod
     def estimate(

@@ -30,6 +30,9 @@ class Certified(Recipe):
         ratio: R / V, what the response may take of the budget.
         position_grid: Sides of a grid of tokens, (N,) or (H, W), for learned relative position logits; None: none.
         self_logit: Their initial value at i = j.
+        mean_shift: Start the weights so that each token moves against the mean of the tokens like it, see
+            :func:`invattn.branches.mean_shift.start_as_shift`; else at random. Scores of the concatenation kind start
+            at random in any case, and so does all of the pointwise control, which would start all but singular.
 
     References:
         Theorems R and H of docs/theory.md.
@@ -41,10 +44,17 @@ class Certified(Recipe):
     ratio: float = 2.0
     position_grid: tuple[int, ...] | None = None
     self_logit: float = 0.0
+    mean_shift: bool = False
 
     def build(self, shape: BlockShape) -> Branch:
         if shape.kind == "pointwise":
             return CertifiedPointwise(channels=shape.channels, lipschitz=shape.lipschitz)
+        branch = self._attention(shape)
+        if self.mean_shift:
+            branch.start_as_mean_shift()
+        return branch
+
+    def _attention(self, shape: BlockShape) -> CertifiedAttention:
         score = make_score(
             shape.kind, channels=shape.channels, key_channels=shape.key_channels, num_heads=shape.num_heads
         )

@@ -11,6 +11,7 @@ from invattn.branches.attention.masks import RelativePositionLogits, Visibility
 from invattn.branches.attention.rules import AttentionRule, TheoremR
 from invattn.branches.attention.scores import Score
 from invattn.branches.base import Branch
+from invattn.branches.mean_shift import start_as_shift
 from invattn.functional import Response, attend, response_weights, spectral_norm, squash
 from invattn.lipschitz import ROUNDING, LipschitzBound, output_constant
 
@@ -96,6 +97,11 @@ class CertifiedAttention(Branch):
         self.check_input(x)
         query, key, _, bias, mask = self._factors(x)
         return response_weights(query, key, response=self.response, logit_bias=bias, mask=mask)
+
+    def start_as_mean_shift(self) -> None:
+        """Set the weights as :func:`start_as_shift` says, and the score as a similarity."""
+        start_as_shift(self.value, self.output)
+        self.score.start_as_similarity()
 
     def lipschitz_bound(self) -> LipschitzBound:
         """Return |W_L| times the rule's constant from the weights as forward multiplies them, in float64."""

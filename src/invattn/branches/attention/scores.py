@@ -13,6 +13,8 @@ from invattn.branches.attention.heads import split_heads
 from invattn.functional import spectral_norm, squash
 from invattn.lipschitz import ConstrainedLinear
 
+_PERTURBATION = 0.1
+
 
 class LinearFactory(Protocol):
     """Makes the linear maps of a score, constrained or not."""
@@ -63,6 +65,9 @@ class Score(nn.Module, ABC):
 
         Shape (H,) each, float64, differentiable.
         """
+
+    def start_as_similarity(self) -> None:
+        """Set the weights so that s_ij is large where x_i and x_j are alike, where the score has such weights."""
 
 
 class GaussianScore(Score):
@@ -120,6 +125,16 @@ class ProjectedScore(Score):
 
     def paths(self) -> tuple[Tensor, Tensor]:
         return _head_norms(self.query.weight, self.num_heads), _head_norms(self.key.weight, self.num_heads)
+
+    @torch.no_grad()
+    def start_as_similarity(self) -> None:
+        """Let queries and keys be the token itself, a little perturbed so that heads differ; biases are 0."""
+        rows, channels = self.query.weight.shape
+        start = torch.eye(rows // self.num_heads, channels).repeat(self.num_heads, 1)
+        start = start + _PERTURBATION * torch.randn(rows, channels)
+        for linear in (self.query, self.key):
+            linear.weight.copy_(start)
+            linear.bias.zero_()
 
 
 class ConcatenationScore(Score):

@@ -1,0 +1,70 @@
+"""The control with uniform weights: every token receives the same mean."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from invattn.branches.base import Branch
+from invattn.branches.mean_shift import start_as_shift
+from invattn.functional import spectral_norm, squash
+from invattn.lipschitz import Factor, LipschitzBound, held_scale, product_bound
+
+
+class CertifiedPooling(Branch):
+    """g(x)_i = W_L (1/N) sum_j sigma(W_V x_j + b_V) + b_L with Lip(g) <= c: certified attention with P = 1/N.
+
+    A mean of values changes by no more than the largest change of a value, so Lip(g) <= |W_L| |W_V| in |.|_{inf,2}.
+
+    Args:
+        channels: C.
+        lipschitz: c, strictly between 0 and 1.
+    """
+
+    def __init__(self, *, channels: int, lipschitz: float = 0.9) -> None:
+        super().__init__()
+        if not 0 < lipschitz < 1:
+            raise ValueError(f"lipschitz must lie strictly between 0 and 1; got {lipschitz}.")
+        self.channels = channels
+        self.lipschitz = lipschitz
+        self.value = nn.Linear(channels, channels)
+        self.output = nn.Linear(channels, channels)
+
+    @property
+    def kind(self) -> str:
+        return "uniform pooling"
+
+    @property
+    def certified(self) -> bool:
+        return True
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check_input(x)
+        pooled = squash(self.value(x)).mean(dim=-2, keepdim=True)
+        image = F.linear(pooled, self.output.weight * self._scale().to(x.dtype), self.output.bias)
+        return image.expand_as(x)
+
+    def attention_weights(self, x: Tensor) -> Tensor:
+        self.check_input(x)
+        batch, tokens, _ = x.shape
+        return x.new_full((batch, 1, tokens, tokens), 1 / tokens)
+
+    def start_as_mean_shift(self) -> None:
+        """Set the weights as :func:`start_as_shift` says."""
+        start_as_shift(self.value, self.output)
+
+    def lipschitz_bound(self) -> LipschitzBound:
+        """Return |W_L| |W_V| from the weights as forward multiplies them."""
+        with torch.no_grad():
+            output = self.output.weight * self._scale().to(self.output.weight.dtype)
+            norms = [float(spectral_norm(weight)) for weight in (output, self.value.weight)]
+        factors = [Factor("output_norm", "|W_L|", norms[0]), Factor("value_norm", "|W_V|", norms[1])]
+        return product_bound(factors, norm="inf,2")
+
+    def _scale(self) -> Tensor:
+        product = spectral_norm(self.output.weight) * spectral_norm(self.value.weight)
+        return held_scale(product, lipschitz=self.lipschitz)
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}, lipschitz={self.lipschitz}"
