@@ -12,7 +12,7 @@ from invattn.recipes import KINDS, Certified, Recipe, invertible_attention
 from invattn.solvers import Solver
 
 TOKEN_MIXERS = (*KINDS, "uniform", "none")
-"""What may stand between the tokens: a kind of attention, the controls pointwise (P = I) and uniform (P = 1/N), none."""
+"""What may stand between the tokens: an attention kind, or the controls pointwise (P = I), uniform (P = 1/N), none."""
 
 _TOKENWISE_CHANNELS = 8  # up to here C vector-Jacobian products cost less than a power series
 

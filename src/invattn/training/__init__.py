@@ -6,11 +6,13 @@ from invattn.training.fit import fit as fit
 from invattn.training.interruption import Interrupted as Interrupted
 from invattn.training.interruption import Interruption as Interruption
 from invattn.training.interruption import watch_interrupts as watch_interrupts
+from invattn.training.likelihood import MaximumLikelihood as MaximumLikelihood
 from invattn.training.progress import Progress as Progress
 from invattn.training.progress import SilentProgress as SilentProgress
 from invattn.training.regression import FixedTargetRegression as FixedTargetRegression
-from invattn.training.regression import NonFiniteLoss as NonFiniteLoss
 from invattn.training.resumable_loader import Batch as Batch
 from invattn.training.resumable_loader import ResumableLoader as ResumableLoader
+from invattn.training.resumable_module import NonFiniteLoss as NonFiniteLoss
+from invattn.training.resumable_module import ResumableModule as ResumableModule
 from invattn.training.resume_checkpoint import ResumeCheckpoint as ResumeCheckpoint
 from invattn.training.seeds import derive_seed as derive_seed

@@ -14,8 +14,8 @@ from invattn.training.atomic_checkpoint_io import AtomicCheckpointIO
 from invattn.training.interruption import Interrupted, watch_interrupts
 from invattn.training.progress import Progress
 from invattn.training.quiet import quiet_lightning
-from invattn.training.regression import FixedTargetRegression, NonFiniteLoss
 from invattn.training.resumable_loader import ResumableLoader
+from invattn.training.resumable_module import NonFiniteLoss, ResumableModule
 from invattn.training.resume_checkpoint import ResumeCheckpoint
 
 
@@ -27,15 +27,19 @@ class FitResult:
         losses: Mean loss of each epoch; NaN for an epoch that did not finish and for those after it.
         stopped_at: The step with a loss that was not finite, or None if every step was made.
         seconds: Wall time of this call; a resumed training counts only from its resumption.
+        cpu_seconds: CPU time of the training over all its resumptions.
+        stopped_in: Where that loss first was not finite; empty if nothing was found or every step was made.
     """
 
     losses: list[float]
     stopped_at: int | None
     seconds: float
+    cpu_seconds: float = 0.0
+    stopped_in: str = ""
 
 
 def fit(
-    module: FixedTargetRegression,
+    module: ResumableModule,
     loader: ResumableLoader,
     *,
     checkpoint: Path,
@@ -64,7 +68,7 @@ def fit(
         OSError: If ``checkpoint`` cannot be written.
     """
     started = time.monotonic()
-    stopped_at = None
+    stopped_at, stopped_in = None, ""
     module.train()
     progress.begin(task, total=len(loader))
     try:
@@ -76,14 +80,20 @@ def fit(
             if interruption.requested:
                 raise Interrupted(f"stopped at the end of training; the state is in {checkpoint}.")
     except NonFiniteLoss as error:
-        stopped_at = error.step
+        stopped_at, stopped_in = error.step, error.part
     except (KeyboardInterrupt, SystemExit):
         # Lightning turns a KeyboardInterrupt into SystemExit(1); the last save is older than the last step.
         raise Interrupted(f"stopped at once; the state of the last save is in {checkpoint}.") from None
     finally:
         progress.end()
     losses = _epoch_losses(module.step_losses, loader)
-    return FitResult(losses=losses, stopped_at=stopped_at, seconds=time.monotonic() - started)
+    return FitResult(
+        losses=losses,
+        stopped_at=stopped_at,
+        seconds=time.monotonic() - started,
+        cpu_seconds=module.cpu_seconds,
+        stopped_in=stopped_in,
+    )
 
 
 def _trainer(folder: Path, *, callbacks: list[Callback]) -> Trainer:
@@ -118,8 +128,8 @@ class _StepReporter(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, FixedTargetRegression)
-        self._progress.advance(note=f"loss {pl_module.step_losses[-1]:.4f}")
+        assert isinstance(pl_module, ResumableModule)
+        self._progress.advance(note=pl_module.note)
 
 
 def _epoch_losses(step_losses: list[float], loader: ResumableLoader) -> list[float]:

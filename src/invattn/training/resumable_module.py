@@ -1,0 +1,88 @@
+"""What every training that can be stopped and continued keeps beside its weights."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from invattn._errors import DataError, InvAttnError
+
+
+class NonFiniteLoss(InvAttnError):
+    """The training loss, or its gradient, became NaN or infinite; the weights are those before that step.
+
+    Attributes:
+        step: The step at which it happened, counted from 0.
+        part: Where it began, such as "block 3 (embedded_gaussian attention)"; empty where that was not looked for.
+    """
+
+    def __init__(self, step: int, *, part: str = "") -> None:
+        where = f", first in {part}" if part else ""
+        super().__init__(f"the training loss is not finite at step {step}{where}. Try a smaller learning rate.")
+        self.step = step
+        self.part = part
+
+
+class ResumableModule(LightningModule):
+    """A training module whose checkpoints hold the loss of every step and whose run they belong to.
+
+    Args:
+        run_key: Identifies the run; a checkpoint with another key is not resumed.
+    """
+
+    def __init__(self, *, run_key: str = "") -> None:
+        super().__init__()
+        self.step_losses: list[float] = []
+        self._run_key = run_key
+        self._earlier_seconds = 0.0
+        self._started = time.process_time()
+
+    @property
+    def note(self) -> str:
+        """What the progress shows beside the bar."""
+        return f"loss {self.step_losses[-1]:.4f}"
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of this training up to now, over all its resumptions, in seconds."""
+        return self._earlier_seconds + time.process_time() - self._started
+
+    def keep_loss(self, loss: Tensor, *, step: int) -> None:
+        """Take note of the loss of a step.
+
+        Raises:
+            NonFiniteLoss: If it is NaN or infinite; the weights are then left as they are.
+        """
+        assert step == len(self.step_losses), "the loader and the module must resume at the same step"
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise NonFiniteLoss(step)
+        self.step_losses.append(value)
+
+    def on_train_start(self) -> None:
+        """Start the clock."""
+        self._started = time.process_time()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the losses with the weights, so that a resumed run reports all of them."""
+        checkpoint["run_key"] = self._run_key
+        checkpoint["step_losses"] = list(self.step_losses)
+        checkpoint["cpu_seconds"] = self.cpu_seconds
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the losses.
+
+        Raises:
+            DataError: If the checkpoint is of another run.
+        """
+        if checkpoint.get("run_key") != self._run_key:
+            raise DataError(
+                "the training to resume was started with other options, data or code: run without --resume to train "
+                "anew, or choose another output folder."
+            )
+        self.step_losses = [float(value) for value in checkpoint["step_losses"]]
+        self._earlier_seconds = float(checkpoint["cpu_seconds"])
