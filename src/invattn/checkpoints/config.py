@@ -8,12 +8,13 @@ from typing import Any, cast
 from invattn._errors import DataError
 from invattn.bijections import Bijection, Composed, Squeeze
 from invattn.checkpoints.objects import describe, restore_recipe, restore_solver
+from invattn.checkpoints.stored_config import StoredConfig
 from invattn.recipes import Recipe, invertible_attention
 from invattn.solvers import Solver
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(StoredConfig):
     """An attention block, after a squeeze if ``squeeze`` is above 1.
 
     Attributes:
@@ -39,7 +40,6 @@ class ModelConfig:
     squeeze: int = 1
 
     def build(self) -> Bijection:
-        """Return a new model with fresh weights, drawn from torch's default generator."""
         block = invertible_attention(
             self.channels,
             kind=self.kind,
@@ -57,7 +57,6 @@ class ModelConfig:
         return model if self.squeeze == 1 else cast(Bijection, cast(Composed, model).bijections[-1])
 
     def to_json(self) -> dict[str, Any]:
-        """Return the configuration as plain values."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         solver = None if self.solver is None else describe(self.solver)
         return plain | {"recipe": describe(self.recipe), "solver": solver}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
@@ -16,12 +16,18 @@ from invattn._errors import CertificateError, DataError
 from invattn.bijections import Bijection
 from invattn.checkpoints.certificate import differences, full_certificate, hash_json
 from invattn.checkpoints.config import ModelConfig
+from invattn.checkpoints.stored_config import StoredConfig
+from invattn.checkpoints.token_flow_config import MODEL, TokenFlowConfig
 from invattn.records import atomic_write, read_json, write_json
 
 WEIGHTS, CONFIG, CERTIFICATE = "model.safetensors", "config.json", "certificate.json"
 
 
-class LoadedModel(NamedTuple):
+_Kind = TypeVar("_Kind", bound=StoredConfig)
+ConfigT = TypeVar("ConfigT", bound=StoredConfig, covariant=True)
+
+
+class LoadedModel(NamedTuple, Generic[ConfigT]):
     """A model read from a folder.
 
     Attributes:
@@ -33,12 +39,12 @@ class LoadedModel(NamedTuple):
     """
 
     model: Bijection
-    config: ModelConfig
+    config: ConfigT
     certificate: dict[str, Any]
     problems: tuple[str, ...] = ()
 
 
-def save_model(model: Bijection, folder: Path, *, config: ModelConfig) -> dict[str, Any]:
+def save_model(model: Bijection, folder: Path, *, config: StoredConfig) -> dict[str, Any]:
     """Write a model with its certificate; the folder is made if it is missing.
 
     Args:
@@ -63,7 +69,7 @@ def save_model(model: Bijection, folder: Path, *, config: ModelConfig) -> dict[s
     return certificate
 
 
-def load_model(folder: Path) -> LoadedModel:
+def load_model(folder: Path) -> LoadedModel[ModelConfig]:
     """Rebuild a model from its folder and verify that it is the one that was certified.
 
     Args:
@@ -73,12 +79,28 @@ def load_model(folder: Path) -> LoadedModel:
         The model in eval mode, its configuration and certificate.
 
     Raises:
-        DataError: If a file is missing, damaged, or from another version.
+        DataError: If a file is missing, damaged, from another version, or the model is no single block.
         CertificateError: If the configuration, a tensor, a bound or a factor is not the stored one; the block is named.
     """
+    return _load(folder, ModelConfig, what="a single attention block")
+
+
+def load_flow(folder: Path) -> LoadedModel[TokenFlowConfig]:
+    """Rebuild a flow from its folder, as :func:`load_model` does for a block.
+
+    Raises:
+        DataError: As ``load_model``, and if the folder holds another model.
+        CertificateError: As ``load_model``.
+    """
+    return _load(folder, TokenFlowConfig, what="a flow")
+
+
+def _load(folder: Path, kind: type[_Kind], *, what: str) -> LoadedModel[_Kind]:
     loaded = read_model(folder)
     refuse(folder, loaded.problems)
-    return loaded
+    if not isinstance(loaded.config, kind):
+        raise DataError(f"{folder} does not hold {what}. Give the folder of another model.")
+    return LoadedModel(loaded.model, loaded.config, loaded.certificate, loaded.problems)
 
 
 def refuse(folder: Path, problems: Sequence[str]) -> None:
@@ -93,7 +115,7 @@ def refuse(folder: Path, problems: Sequence[str]) -> None:
         raise CertificateError(f"{folder} differs from its certificate: {problems[0]}{more}. {_REMEDY}")
 
 
-def read_model(folder: Path) -> LoadedModel:
+def read_model(folder: Path) -> LoadedModel[StoredConfig]:
     """Rebuild a model from its folder and list how it differs from its certificate, without refusing it.
 
     Args:
@@ -109,7 +131,7 @@ def read_model(folder: Path) -> LoadedModel:
     problems = []
     if hash_json(plain) != certificate["config"]:
         problems.append(f"{CONFIG} is not the certified one")
-    config = ModelConfig.from_json(plain)
+    config = _config(plain)
     try:
         model = config.build()
     except (TypeError, ValueError) as error:
@@ -127,6 +149,12 @@ def read_model(folder: Path) -> LoadedModel:
     if not problems and hash_json(sealed) != certificate.get("seal"):
         problems.append(f"{CERTIFICATE} was changed after it was written")
     return LoadedModel(model, config, certificate, tuple(problems))
+
+
+def _config(plain: Any) -> StoredConfig:
+    if isinstance(plain, dict) and plain.get("model") == MODEL:
+        return TokenFlowConfig.from_json(plain)
+    return ModelConfig.from_json(plain)
 
 
 _REMEDY = "Restore the folder from its source, or save the model again."

@@ -30,7 +30,7 @@ def fail(message: str) -> int:
 
 def interrupted(message: str) -> int:
     """Print one line after Ctrl-C and return the exit status."""
-    text = message or "interrupted: run the same command again; `invattn reconstruct` continues with --resume."
+    text = message or "interrupted: run the same command again; long work continues with --resume."
     sys.stderr.write(f"\ninvattn: {' '.join(text.split())}\n")
     return INTERRUPTED
 

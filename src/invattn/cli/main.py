@@ -58,7 +58,7 @@ def _run(arguments: list[str]) -> None:
 
 def _build_parser() -> tuple[OneLineParser, dict[str, Callable[[Namespace], None]]]:
     """Return the parser and the function of each command; imported here so that ``--version`` needs torch alone."""
-    from invattn.cli import certify, diagnose, reconstruct, report
+    from invattn.cli import certify, density, diagnose, reconstruct, report
     from invattn.cli.parser import OneLineParser
 
     parser = OneLineParser(
@@ -68,6 +68,9 @@ def _build_parser() -> tuple[OneLineParser, dict[str, Callable[[Namespace], None
     )
     commands = parser.add_subcommands(required=True, dest="command", metavar="COMMAND")
     commands.add_subcommand("reconstruct", reconstruct.reconstruct_parser(), help="invert attention on real images")
+    flows = density.density_parser()
+    commands.add_subcommand("density", flows, help="train, evaluate and sample normalizing flows")
+    density.add_actions(flows)
     commands.add_subcommand("certify", certify.certify_parser(), help="verify the certificate of a stored model")
     commands.add_subcommand(
         "diagnose", diagnose.diagnose_parser(), help="find what the inverse of a model loses, and why"
@@ -75,6 +78,7 @@ def _build_parser() -> tuple[OneLineParser, dict[str, Callable[[Namespace], None
     commands.add_subcommand("report", report.report_parser(), help="write the page of a finished run anew")
     functions: dict[str, Callable[[Namespace], None]] = {
         "reconstruct": reconstruct.execute,
+        "density": density.execute,
         "certify": certify.execute,
         "diagnose": diagnose.execute,
         "report": report.execute,

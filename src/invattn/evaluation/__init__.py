@@ -1,8 +1,14 @@
-"""How well a model inverts a data set, and what its inverse does step by step."""
+"""How well a model inverts and explains a data set, and what its inverse does step by step."""
 
 from invattn.evaluation.attention_maps import query_maps as query_maps
 from invattn.evaluation.attention_maps import query_points as query_points
 from invattn.evaluation.inversion import InversionReport as InversionReport
 from invattn.evaluation.inversion import invert_images as invert_images
+from invattn.evaluation.likelihood import LikelihoodReport as LikelihoodReport
+from invattn.evaluation.likelihood import block_radii as block_radii
+from invattn.evaluation.likelihood import inverse_errors as inverse_errors
+from invattn.evaluation.likelihood import measure_likelihood as measure_likelihood
+from invattn.evaluation.likelihood import refusal as refusal
+from invattn.evaluation.likelihood import with_estimator as with_estimator
 from invattn.evaluation.picard_trace import PicardTrace as PicardTrace
 from invattn.evaluation.picard_trace import picard_trace as picard_trace

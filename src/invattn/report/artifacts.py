@@ -33,6 +33,12 @@ _DIMENSIONS = {
     "attention_query": 2,
     "attention_maps": 3,
     "losses": 1,
+    "real_sets": 3,
+    "sampled_sets": 3,
+    "conditional": 3,
+    "conditional_points": 2,
+    "conditional_arrived": 1,
+    "conditional_reach": 1,
 }
 # What numpy and zipfile raise for a file that is cut, altered, pickled or no archive at all (a bare array is none).
 DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)

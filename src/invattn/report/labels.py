@@ -12,6 +12,9 @@ KINDS = {
     "pointwise": "Pointwise (control)",
 }
 
+MIXERS = KINDS | {"uniform": "Uniform pooling (control)", "none": "No attention (control)"}
+"""What may stand between the tokens of a flow: the attention kinds and two more controls."""
+
 RECIPES = {
     "certified": "Certified",
     "strict": "Strict",
@@ -60,7 +63,7 @@ GLOSSARY = {
 
 def kind(name: str) -> str:
     """Return the reader's name of an attention kind; an unknown one stands as it is."""
-    return KINDS.get(name, name)
+    return MIXERS.get(name, name)
 
 
 def recipe(name: str) -> str:

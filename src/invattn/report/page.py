@@ -1,4 +1,4 @@
-"""The report of a reconstruction run: reads the run's folder, writes one self-contained HTML page into it."""
+"""The report of a run: reads the run's folder, writes one self-contained HTML page into it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import jinja2
 
 from invattn._errors import DataError
-from invattn.records import ReconstructionRecord, atomic_write, read_record
+from invattn.records import DensityRecord, ReconstructionRecord, atomic_write, is_density, read_json, read_record
 from invattn.report import diagrams, labels, panels, strips, summary, tables
 from invattn.report.artifacts import Artifact
+from invattn.report.density_page import render_density
 from invattn.report.parts import Part
 
 _LOG = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ def write_report(folder: Path) -> Path:
     is left out, and the page says so and why.
 
     Args:
-        folder: The output folder of ``invattn reconstruct``.
+        folder: The output folder of ``invattn reconstruct`` or ``invattn density train``.
 
     Returns:
         The page's path.
@@ -36,11 +37,22 @@ def write_report(folder: Path) -> Path:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder. Give the folder that `invattn reconstruct --output` wrote.")
-    record = read_record(folder / "results.json")
-    path = folder / "report.html"
-    atomic_write(path, render(record, folder=folder).encode("utf-8"))
+    results, path = folder / "results.json", folder / "report.html"
+    value = read_json(results)
+    if is_density(value):
+        text = render_density(_density_record(value, results), folder=folder)
+    else:
+        text = render(read_record(results), folder=folder)
+    atomic_write(path, text.encode("utf-8"))
     _LOG.info("wrote %s", path)
     return path
+
+
+def _density_record(value: Any, path: Path) -> DensityRecord:
+    try:
+        return DensityRecord.from_json(value)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def render(record: ReconstructionRecord, *, folder: Path) -> str:

@@ -101,4 +101,4 @@ class Part:
 
 def kind_keys(names: list[str]) -> tuple[Key, ...]:
     """Return the legend of the attention kinds, in the usual order."""
-    return tuple(Key(role=name, label=labels.kind(name)) for name in labels.in_order(names, labels.KINDS))
+    return tuple(Key(role=name, label=labels.kind(name)) for name in labels.in_order(names, labels.MIXERS))

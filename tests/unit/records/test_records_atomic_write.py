@@ -119,7 +119,7 @@ def test_a_file_size_limit_changes_nothing(target: Path) -> None:
         sys.exit("the limit was not met")
         """
     )
-    command = [sys.executable, "-B", "-c", script, str(target), str(Path(records.__file__).parent)]
+    command = [sys.executable, "-B", "-c", script, str(target), str(Path(records.__file__).parent.parent)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert_untouched(target)

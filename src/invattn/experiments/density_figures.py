@@ -1,0 +1,100 @@
+"""The arrays behind the figures of a density report: samples, and the density of one further point."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invattn.evaluation import with_estimator
+from invattn.experiments.figure_data import Arrays
+from invattn.flows import Flow
+from invattn.logdet import Exact
+
+SHOWN = 6
+"""Number of samples in the pictures."""
+
+ARRIVED = (2, 6, 16, 31)
+"""After how many points of a set the density of a further one is drawn; the model is trained on sets of 32."""
+
+SIDE = 36
+REACH = 6.0
+_CHUNK = 108
+
+
+def make_density_figures(flow: Flow, test: Tensor, *, losses: list[float], seed: int) -> Arrays:
+    """Return all arrays of a trained flow over point sets.
+
+    Args:
+        flow: The trained distribution of sets with shape (N, 2).
+        test: Test sets with shape (n, N, 2).
+        losses: Training loss of every step.
+        seed: Decides the samples.
+
+    Returns:
+        Array name -> values. ``conditional`` holds log p(y | points so far) at the grid points y, shape
+        (len(ARRIVED), SIDE, SIDE), rows from low to high second coordinate, normalised on the grid.
+    """
+    points = test[_clearest(test)]
+    return {
+        "losses": np.asarray(losses, dtype=np.float64),
+        "real_sets": test[:SHOWN].numpy(),
+        "sampled_sets": sample_sets(flow, SHOWN, seed=seed).numpy(),
+        "conditional": conditional_densities(flow, points).numpy(),
+        "conditional_points": points.numpy(),
+        "conditional_arrived": np.asarray(ARRIVED),
+        "conditional_reach": np.asarray([REACH]),
+    }
+
+
+def sample_sets(flow: Flow, count: int, *, seed: int, temperature: float = 1.0) -> Tensor:
+    """Return samples with shape (count, *event), drawn from a seed.
+
+    Args:
+        flow: The distribution, with a standard normal base.
+        count: How many.
+        seed: Decides them.
+        temperature: Factor of the base's standard deviation, above 0; 1 samples the model itself.
+
+    Raises:
+        ConvergenceError: If an inverse did not converge.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    dtype = next(flow.bijection.parameters()).dtype
+    z = temperature * torch.randn((count, *flow.event_shape), generator=generator, dtype=dtype)
+    with torch.no_grad():
+        return flow.bijection.inverse(z)
+
+
+@torch.no_grad()
+def conditional_densities(flow: Flow, points: Tensor) -> Tensor:
+    """Return log p(y | x_1 ... x_n) on a grid for every n of ``ARRIVED``, shape (len(ARRIVED), SIDE, SIDE).
+
+    log p(x_1 ... x_n, y) under the model of sets of n + 1 points, with exact log-determinants, less the logarithm of
+    its sum over the grid times the area of a cell.
+
+    Args:
+        flow: The distribution of sets; its bijection takes any number of points.
+        points: One set, shape (N, 2), N at least the last of ``ARRIVED``.
+    """
+    bijection = with_estimator(flow, Exact()).bijection
+    side = torch.linspace(-REACH, REACH, SIDE, dtype=points.dtype)
+    grid = torch.stack(torch.meshgrid(side, side, indexing="xy"), dim=-1).reshape(-1, 1, points.shape[-1])
+    found = []
+    for arrived in ARRIVED:
+        sets = torch.cat([points[None, :arrived].expand(len(grid), -1, -1), grid], dim=1)
+        values = []
+        for part in torch.split(sets, _CHUNK):
+            z, log_det = bijection.forward_and_log_det(part)
+            values.append(log_det.double() - 0.5 * z.double().square().flatten(1).sum(dim=1))
+        joint = torch.cat(values)
+        cell = float(side[1] - side[0]) ** 2
+        found.append((joint - joint.logsumexp(dim=0) - np.log(cell)).view(SIDE, SIDE))
+    return torch.stack(found)
+
+
+def _clearest(test: Tensor) -> int:
+    """Return the number of the set, among the first 50, whose points spread widest within the grid."""
+    inside = test[:50].abs().amax(dim=(1, 2)) < 0.8 * REACH
+    spread = test[:50].flatten(1).std(dim=1)
+    return int(torch.where(inside, spread, -1.0).argmax())
