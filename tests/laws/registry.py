@@ -327,7 +327,13 @@ def _layer(layer: Bijection, seed: int) -> Bijection:
 
 def _token_flow(attention: str, seed: int) -> Bijection:
     flow = token_flow(
-        CHANNELS, attention=attention, blocks=1, hidden_channels=(5,), lipschitz=0.9, log_det_estimator=Exact()
+        CHANNELS,
+        attention=attention,
+        blocks=1,
+        attention_layers=1,
+        hidden_channels=(5,),
+        lipschitz=0.9,
+        log_det_estimator=Exact(),
     ).double()
     randomise(flow, seed)
     return flow.eval()

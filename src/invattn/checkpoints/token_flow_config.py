@@ -26,6 +26,7 @@ class TokenFlowConfig(StoredConfig):
         channels: C.
         attention: What stands between the tokens.
         blocks: How often attention and MLP are repeated.
+        attention_layers: Attention blocks before each MLP.
         hidden_channels: Of each MLP.
         recipe: Form of the attention.
         lipschitz: c of every residual block.
@@ -35,7 +36,8 @@ class TokenFlowConfig(StoredConfig):
     tokens: int
     channels: int
     attention: str = "embedded_gaussian"
-    blocks: int = 6
+    blocks: int = 4
+    attention_layers: int = 3
     hidden_channels: tuple[int, ...] = (32, 32)
     recipe: Recipe = field(default_factory=lambda: Certified(mean_shift=True))
     lipschitz: float = 0.99
@@ -50,6 +52,7 @@ class TokenFlowConfig(StoredConfig):
             self.channels,
             attention=self.attention,
             blocks=self.blocks,
+            attention_layers=self.attention_layers,
             hidden_channels=self.hidden_channels,
             recipe=self.recipe,
             lipschitz=self.lipschitz,

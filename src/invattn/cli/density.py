@@ -50,6 +50,7 @@ def train_parser() -> OneLineParser:
     _add(parser, "attention", mixers, "KIND,...", f"of {', '.join(TOKEN_MIXERS)}; or all")
     _add(parser, "recipe", some_of(RECIPES, what="recipe"), "RECIPE,...", f"of {', '.join(RECIPES)}; or all")
     _add(parser, "blocks", count, "N", "how often attention and MLP are repeated")
+    _add(parser, "attention_layers", count, "N", "attention blocks before each MLP")
     _add(parser, "hidden_channels", count, "N", "width of both hidden layers of each MLP")
     _add(parser, "lipschitz", number_between(0.0, 1.0), "C", "bound of certified branches, coefficient of the others")
     _add(parser, "steps", count, "N", "training steps")

@@ -29,6 +29,7 @@ class DensityConfig:
         attention: What stands between the tokens, separated by commas; ``all`` is every kind and control.
         recipe: Form of the attention, separated by commas; the controls ``uniform`` and ``none`` are always certified.
         blocks: How often attention and MLP are repeated.
+        attention_layers: Attention blocks before each MLP.
         hidden_channels: Width of both hidden layers of each MLP.
         lipschitz: c, the bound of certified blocks and the coefficient of the constrained maps of the others.
         steps: Training steps.
@@ -50,7 +51,8 @@ class DensityConfig:
     data: str = "sets"
     attention: str = "embedded_gaussian,pointwise"
     recipe: str = "certified"
-    blocks: int = 6
+    blocks: int = 4
+    attention_layers: int = 3
     hidden_channels: int = 32
     lipschitz: float = 0.99
     steps: int = 250
@@ -67,7 +69,7 @@ class DensityConfig:
     def __post_init__(self) -> None:
         check_name(self.data, DATASETS, what="data set of the density experiment")
         self.variants()
-        for name in ("blocks", "hidden_channels", "steps", "batch_size", "terms", "repeats"):
+        for name in ("blocks", "attention_layers", "hidden_channels", "steps", "batch_size", "terms", "repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
         if self.test_size < 2:
@@ -97,6 +99,7 @@ class DensityConfig:
             channels=DIMENSIONS,
             attention=attention,
             blocks=self.blocks,
+            attention_layers=self.attention_layers,
             hidden_channels=(self.hidden_channels, self.hidden_channels),
             recipe=form,
             lipschitz=self.lipschitz,

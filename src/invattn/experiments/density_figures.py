@@ -94,7 +94,16 @@ def conditional_densities(flow: Flow, points: Tensor) -> Tensor:
 
 
 def _clearest(test: Tensor) -> int:
-    """Return the number of the set, among the first 50, whose points spread widest within the grid."""
-    inside = test[:50].abs().amax(dim=(1, 2)) < 0.8 * REACH
-    spread = test[:50].flatten(1).std(dim=1)
-    return int(torch.where(inside, spread, -1.0).argmax())
+    """Return the number of the set, among the first 50, in which three points within the grid lie furthest apart.
+
+    The points are found greedily: the first one, the one furthest from it, the one furthest from both.
+    """
+    first = test[:50]
+    near = (first - first[:, :1]).norm(dim=-1)
+    for _ in range(2):
+        furthest = near.argmax(dim=1)
+        score = near.amax(dim=1)
+        reached = first[torch.arange(len(first)), furthest]
+        near = torch.minimum(near, (first - reached[:, None]).norm(dim=-1))
+    inside = first.abs().amax(dim=(1, 2)) < 0.8 * REACH
+    return int(torch.where(inside, score, -1.0).argmax())

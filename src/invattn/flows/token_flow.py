@@ -21,14 +21,15 @@ def token_flow(
     channels: int,
     *,
     attention: str = "embedded_gaussian",
-    blocks: int = 6,
+    blocks: int = 4,
+    attention_layers: int = 3,
     hidden_channels: Sequence[int] = (32, 32),
     recipe: Recipe | None = None,
     lipschitz: float = 0.99,
     solver: Solver | None = None,
     log_det_estimator: LogDetEstimator | None = None,
 ) -> Composed:
-    """Make f = a chain of ``blocks`` times (ActNorm, attention, ActNorm, CertifiedMLP), and a last ActNorm.
+    """Make f = a chain of ``blocks`` times (some attention, CertifiedMLP), with ActNorm before each map and at the end.
 
     The tokens are exchangeable unless the recipe has position logits: f(P x) = P f(x) for a permutation P, so that
     with a base that does not depend on the order neither does the density. Attention is the only path between
@@ -39,7 +40,8 @@ def token_flow(
         channels: C, the channels of a token; queries and keys have as many.
         attention: A kind of :data:`invattn.KINDS`; ``uniform`` for pooling with equal weights, ``none`` for pointwise
             maps alone (both are controls and always certified).
-        blocks: How often the four layers are repeated.
+        blocks: How often attention and MLP are repeated.
+        attention_layers: Attention blocks before each MLP.
         hidden_channels: Of each CertifiedMLP.
         recipe: Form of the attention; None is ``Certified(mean_shift=True)``.
         lipschitz: c of every residual block.
@@ -61,8 +63,8 @@ def token_flow(
         torch.Size([5])
     """
     check_name(attention, TOKEN_MIXERS, what="attention of a token flow")
-    if blocks < 1:
-        raise ValueError(f"blocks must be at least 1; got {blocks}.")
+    if blocks < 1 or attention_layers < 1:
+        raise ValueError(f"blocks and attention_layers must be at least 1; got {blocks} and {attention_layers}.")
     recipe = Certified(mean_shift=True) if recipe is None else recipe
     tokenwise = TokenwiseExact() if channels <= _TOKENWISE_CHANNELS else log_det_estimator
 
@@ -85,7 +87,7 @@ def token_flow(
 
     parts: list[Bijection] = []
     for _ in range(blocks):
-        if attention != "none":
+        for _ in range(0 if attention == "none" else attention_layers):
             parts += [ActNorm(channels), mixer()]
         mlp = CertifiedMLP(channels=channels, hidden_channels=tuple(hidden_channels), lipschitz=lipschitz)
         parts += [ActNorm(channels), ResidualBijection(mlp, solver=solver, log_det_estimator=tokenwise)]

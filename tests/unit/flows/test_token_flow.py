@@ -18,7 +18,9 @@ def tokens(seed: int = 0, batch: int = 3, number: int = 5) -> Tensor:
 
 
 def exact_flow(attention: str, **options: object) -> Flow:
-    made = token_flow(2, attention=attention, blocks=2, hidden_channels=(6,), log_det_estimator=Exact(), **options)  # type: ignore[arg-type]
+    made = token_flow(
+        2, attention=attention, blocks=2, attention_layers=1, hidden_channels=(6,), log_det_estimator=Exact(), **options
+    )  # type: ignore[arg-type]
     initialize(made.double(), tokens(1, batch=64))
     return Flow(made, StandardNormal((5, 2)).double())
 
@@ -47,7 +49,7 @@ def test_the_flow_is_certified_round_trips_and_reloads(attention: str) -> None:
     assert bool(solution.converged.all())
     assert solution.error_bound is not None
     assert bool(((solution.value - x).norm(dim=-1).amax(dim=-1) <= solution.error_bound).all())
-    other = token_flow(2, attention=attention, blocks=2, hidden_channels=(6,)).double()
+    other = token_flow(2, attention=attention, blocks=2, attention_layers=1, hidden_channels=(6,)).double()
     other.load_state_dict(made.state_dict())
     assert torch.equal(other(x), made(x))
     assert initialize(other, tokens(5)) == 0
@@ -56,7 +58,7 @@ def test_the_flow_is_certified_round_trips_and_reloads(attention: str) -> None:
 
 
 def test_blocks_are_norm_attention_norm_mlp_and_a_last_norm() -> None:
-    made = token_flow(2, blocks=3, lipschitz=0.7)
+    made = token_flow(2, blocks=3, attention_layers=1, lipschitz=0.7)
     parts = list(made.bijections)
     assert len(parts) == 13
     assert all(isinstance(part, ActNorm) for part in parts[::2])
@@ -64,11 +66,14 @@ def test_blocks_are_norm_attention_norm_mlp_and_a_last_norm() -> None:
     assert [branch.mixes_tokens for branch in branches] == [True, False] * 3
     assert all(branch.lipschitz_bound().value <= 0.7 for branch in branches)
     assert len(list(token_flow(2, attention="none", blocks=3).bijections)) == 7
+    deep = token_flow(2, blocks=2, attention_layers=3).bijections
+    mixing = [part.g.mixes_tokens for part in deep if isinstance(part, ResidualBijection)]
+    assert mixing == [True, True, True, False] * 2
 
 
 def test_the_log_determinant_is_tokenwise_where_tokens_are_apart_and_channels_few() -> None:
     def names(channels: int, attention: str) -> list[str]:
-        made = token_flow(channels, attention=attention, blocks=1, log_det_estimator=Exact())
+        made = token_flow(channels, attention=attention, blocks=1, attention_layers=1, log_det_estimator=Exact())
         return [
             type(part.log_det_estimator).__name__ for part in made.bijections if isinstance(part, ResidualBijection)
         ]
@@ -105,7 +110,7 @@ def test_a_recipe_object_decides_the_form() -> None:
 def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match=r"attention of a token flow 'unifrom'. Did you mean 'uniform'\?"):
         token_flow(2, attention="unifrom")
-    with pytest.raises(ValueError, match="blocks must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="blocks and attention_layers must be at least 1; got 0 and 3"):
         token_flow(2, blocks=0)
     with pytest.raises(ValueError, match="strictly between 0 and 1"):
         token_flow(2, attention="uniform", lipschitz=1.0)

@@ -42,7 +42,12 @@ def make_flow() -> Flow:
     with torch.random.fork_rng():
         torch.manual_seed(5)
         made = token_flow(
-            2, attention="gaussian", blocks=1, hidden_channels=(4,), log_det_estimator=PowerSeries(terms=3)
+            2,
+            attention="gaussian",
+            blocks=1,
+            attention_layers=1,
+            hidden_channels=(4,),
+            log_det_estimator=PowerSeries(terms=3),
         )
     initialize(made, PointSets(seed=9)(torch.arange(16)))
     return Flow(made, StandardNormal((32, 2)))
