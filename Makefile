@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint install clean
+.PHONY: help demo density-demo density-sets test test-slow lint install clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,6 +15,8 @@ CONSTRAINT = $$($(BIN)/python -c 'import pathlib; print(pathlib.Path("constraint
 
 help:
 	@echo "make demo       reconstruct photographs through every attention kind; a page with tables and pictures"
+	@echo "make density-demo  train certified attention and its control on point sets; densities and samples on a page"
+	@echo "make density-sets  the table of docs/results/density_sets.md: three seeds, every control (about 10 minutes)"
 	@echo "make test       style, types, layers, tests with coverage"
 	@echo "make test-slow  the tests that take long"
 	@echo "make lint       style, types and layers only"
@@ -39,6 +41,13 @@ demo: $(STAMP)
 	$(BIN)/invattn reconstruct --data photos --attention all --recipe certified,released \
 		--epochs 40 --train-size 256 --test-size 64 --repeats 1 --output demo-output
 
+density-demo: $(STAMP)
+	rm -rf density-output
+	OMP_NUM_THREADS=1 $(BIN)/invattn density train --data sets --output density-output
+
+density-sets: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/density_sets.py --output density-sets-output
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,4 +61,4 @@ test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 -m slow
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist demo-output
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist demo-output density-output density-sets-output

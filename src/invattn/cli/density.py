@@ -62,6 +62,9 @@ def train_parser() -> OneLineParser:
     _add(parser, "test_size", whole_number(2), "N", "test samples")
     _add(parser, "repeats", count, "N", "trainings of each variant with different seeds")
     _add(parser, "seed", whole_number(0), "N", "decides everything that is random")
+    _add(
+        parser, "checkpoint_minutes", number_between(0.0, math.inf), "M", "time between saves of an unfinished training"
+    )
     parser.add_argument("--output", type=str, required=True, metavar="DIR", help="folder to write (required)")
     parser.add_argument(
         "--resume", action=ActionYesNo(no_prefix="no-"), default=False, help="continue the run stopped in OUTPUT"

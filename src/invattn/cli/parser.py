@@ -56,11 +56,11 @@ class OneLineParser(jsonargparse.ArgumentParser):
         if found := re.match(r"argument \S+: invalid choice: '([^']*)' \(choose from (.*)\)", message):
             known = re.findall(r"[\w-]+", found[2])
             return f"unknown command {found[1]!r}.{suggest(found[1], known)} Known: {', '.join(known)}."
-        if found := re.match(r"the following arguments are required: (?:\w+\.)?(\w+)", message):
+        if found := re.match(r"the following arguments are required: (?:\w+\.)*(\w+)", message):
             return f"{self._written(found[1])} is required; see `invattn --help`."
-        if re.match(r'expected "\w+" to be one of', message):
+        if re.match(r'expected "[\w.]+" to be one of', message):
             return "no command was given; see `invattn --help`."
-        if found := re.match(r'Parser key "(?:\w+\.)?(\w+)": (.*)', message):
+        if found := re.match(r'Parser key "(?:\w+\.)*(\w+)": (.*)', message):
             return f"{self._written(found[1])}: {found[2]}"
         return re.sub(r"^argument (--\S+):", r"\1:", message)
 

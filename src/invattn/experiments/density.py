@@ -173,6 +173,7 @@ def _train(cell: DensityCell, progress: Progress) -> tuple[Flow, DensityResult]:
         resume=config.resume,
         progress=progress,
         task=f"train {cell.name}",
+        save_interval=60 * config.checkpoint_minutes,
     )
     if outcome.stopped_at is not None:
         progress.message(

@@ -41,6 +41,7 @@ class DensityConfig:
         test_size: Number of test samples.
         repeats: Trainings of each variant, with seeds ``seed``, ``seed + 1``, ...
         seed: Decides everything that is random.
+        checkpoint_minutes: Time between saves of the state of an unfinished training.
         resume: Continue an interrupted training.
 
     Raises:
@@ -64,6 +65,7 @@ class DensityConfig:
     test_size: int = 500
     repeats: int = 1
     seed: int = 0
+    checkpoint_minutes: float = 0.5
     resume: bool = False
 
     def __post_init__(self) -> None:
@@ -76,6 +78,8 @@ class DensityConfig:
             raise ValueError(f"test_size must be at least 2; got {self.test_size}.")
         if self.warm_up < 0:
             raise ValueError(f"warm_up must be at least 0; got {self.warm_up}.")
+        if not self.checkpoint_minutes > 0:
+            raise ValueError(f"checkpoint_minutes must be positive; got {self.checkpoint_minutes}.")
         if not self.lr > 0:
             raise ValueError(f"lr must be positive; got {self.lr}.")
         if not 0 < self.lipschitz < 1:
@@ -108,8 +112,8 @@ class DensityConfig:
 
     def settings(self) -> dict[str, Any]:
         """Return every option that may change the numbers, as run; no paths."""
-        own = {name: value for name, value in vars(self).items() if name not in ("output", "resume")}
-        return own
+        without = ("output", "resume", "checkpoint_minutes")
+        return {name: value for name, value in vars(self).items() if name not in without}
 
     def command(self) -> str:
         """Return a command line that repeats the run, with a placeholder for the folder of this machine."""
