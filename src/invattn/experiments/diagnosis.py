@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invattn.bijections import diagnose
-from invattn.checkpoints import LoadedModel, load_model
+from invattn.checkpoints import LoadedModel, ModelConfig, load_model
 from invattn.data import ImageData, load_reconstruction_data, to_pixels
 from invattn.diagnosis import Diagnosis
 from invattn.evaluation import InversionReport, invert_images
@@ -86,7 +86,7 @@ def _load(config: DiagnosisConfig) -> ImageData:
     )
 
 
-def _describe(loaded: LoadedModel) -> dict[str, Any]:
+def _describe(loaded: LoadedModel[ModelConfig]) -> dict[str, Any]:
     certificate = loaded.certificate
     proven = None if certificate["bound"] is None else {key: certificate[key] for key in ("bound", "norm")}
     return {
@@ -98,13 +98,13 @@ def _describe(loaded: LoadedModel) -> dict[str, Any]:
     }
 
 
-def _picard_steps(loaded: LoadedModel) -> int:
+def _picard_steps(loaded: LoadedModel[ModelConfig]) -> int:
     solver = loaded.config.solver
     return solver.max_steps if isinstance(solver, Picard) else Picard().max_steps
 
 
 def _diagnose(
-    loaded: LoadedModel, images: DequantisedImages, config: DiagnosisConfig, progress: Progress
+    loaded: LoadedModel[ModelConfig], images: DequantisedImages, config: DiagnosisConfig, progress: Progress
 ) -> tuple[list[Diagnosis], Tensor]:
     """Return the reports of all batches, and the second preimages as images in the model's units."""
     block = copy.deepcopy(loaded.config.block_of(loaded.model)).double()
@@ -125,7 +125,7 @@ def _diagnose(
 
 
 def _invert(
-    loaded: LoadedModel, images: DequantisedImages, config: DiagnosisConfig, progress: Progress
+    loaded: LoadedModel[ModelConfig], images: DequantisedImages, config: DiagnosisConfig, progress: Progress
 ) -> InversionReport:
     progress.begin("invert, to compare", total=len(images))
     try:
@@ -170,7 +170,11 @@ def _rows(
 
 
 def _pictures(
-    record: DiagnosisRecord, others: Tensor, images: DequantisedImages, loaded: LoadedModel, config: DiagnosisConfig
+    record: DiagnosisRecord,
+    others: Tensor,
+    images: DequantisedImages,
+    loaded: LoadedModel[ModelConfig],
+    config: DiagnosisConfig,
 ) -> Arrays:
     """Return the flagged images with what the inverse returns, and the pairs with their differences."""
     failing = [image.index for image in record.images if image.flagged or record.lost(image)][:SHOWN]
