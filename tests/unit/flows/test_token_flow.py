@@ -102,7 +102,7 @@ def test_a_recipe_object_decides_the_form() -> None:
     plain = token_flow(2, recipe=Certified(ratio=1.0), blocks=1).bijections[1]
     assert isinstance(plain, ResidualBijection)
     assert isinstance(plain.g, CertifiedAttention)
-    assert plain.g.ratio == 1.0
+    assert plain.g.rule.ratio == 1.0
     assert not torch.equal(plain.g.score.query.weight, plain.g.score.key.weight)  # type: ignore[arg-type,union-attr]
     assert not token_flow(2, recipe=Released(), blocks=1).certified
 
