@@ -68,9 +68,9 @@ def table(records: Sequence[tuple[Group, DensityRecord]]) -> str:
     lines = [
         "# Density of point sets",
         "",
-        "`python benchmarks/density_sets.py --output runs/density-sets`, one thread. -log p / d in nats per dimension on",
-        "500 test sets that all rows share, with exact log-determinants; the seeds are those of weights and training sets.",
-        "The standard error over the test sets is about 0.015 for every row, and differences between rows are paired.",
+        "`make density-sets`, one thread. -log p / d in nats per dimension on 500 test sets that all rows share, with",
+        "exact log-determinants. The seeds are those of weights and training sets. The standard error over the test",
+        "sets is about 0.015 for every row; as all share them, differences between rows are more certain than that.",
         "",
         "| variant | model | nats/dim of each seed | mean | inverse error, worst | radius, largest | CPU s |",
         "|---|---|---|---|---|---|---|",

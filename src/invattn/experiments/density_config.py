@@ -13,9 +13,13 @@ from invattn.data.point_sets import DIMENSIONS, POINTS
 from invattn.experiments.variants import choose_solver
 from invattn.flows import TOKEN_MIXERS
 from invattn.recipes import Certified, Paper, Recipe, Released, ReleasedGenerative, Unconstrained
+from invattn.solvers import Adaptive
 
 DATASETS = ("sets",)
-CONTROLS = ("pointwise", "uniform", "none")
+
+ACCURATE = Adaptive(refine=2)
+"""Solver of certified blocks: to the tolerance of the precision at hand, and two updates further."""
+
 _UNCERTIFIED: tuple[type[Recipe], ...] = (Paper, Released, ReleasedGenerative, Unconstrained)
 
 
@@ -107,7 +111,7 @@ class DensityConfig:
             hidden_channels=(self.hidden_channels, self.hidden_channels),
             recipe=form,
             lipschitz=self.lipschitz,
-            solver=choose_solver(form, name="default", iterations=None),
+            solver=ACCURATE if recipe == "certified" else choose_solver(form, name="default", iterations=None),
         )
 
     def settings(self) -> dict[str, Any]:
