@@ -32,6 +32,18 @@ def test_pooling(tokens: int) -> None:
     assert torch.equal(branch.attention_weights(x), x.new_full((2, 1, tokens, tokens), 1 / tokens))
 
 
+def test_pooling_is_the_mean_of_the_squashed_values_of_all_tokens() -> None:
+    branch = make(CertifiedPooling(channels=CHANNELS))
+    assert isinstance(branch, CertifiedPooling)
+    x = random_tokens(1, 3)
+    norms = [torch.linalg.svdvals(layer.weight)[0] for layer in (branch.value, branch.output)]
+    scale = min(1.0, 0.9 / float(norms[0] * norms[1]))
+    values = [branch.value.weight @ token + branch.value.bias for token in x[0]]
+    mean = sum(value / (1 + value.square().sum()).sqrt() for value in values) / 3
+    expected = scale * branch.output.weight @ mean + branch.output.bias
+    torch.testing.assert_close(branch(x)[0], expected.expand(3, CHANNELS), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", SEPARATE)
 def test_tokenwise_equals_the_dense_log_determinant(name: str) -> None:
     branch = make(SEPARATE[name]())

@@ -124,6 +124,7 @@ def test_stopping_and_resuming_changes_no_bit(tmp_path: Path, stop: int) -> None
     run(module, tmp_path / "state.ckpt", resume=True)
     assert module.step_losses == whole.step_losses
     assert_same(dict(module.state_dict()), dict(whole.state_dict()))
+    assert_same(dict(module.average.state_dict()), dict(whole.average.state_dict()))
     left, right = (AtomicCheckpointIO().load_checkpoint(tmp_path / name) for name in ("state.ckpt", "whole.ckpt"))
     for name in ("optimizer_states", "lr_schedulers"):
         assert_same(left[name], right[name])
