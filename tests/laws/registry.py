@@ -17,18 +17,21 @@ from torch import Tensor, nn
 from invattn import ATTENTION_KINDS, KINDS, RECIPES, invertible_attention
 from invattn.bijections import (
     ActNorm,
+    AffinePrior,
     Bijection,
     Composed,
     ConstantMemory,
     Inverse,
     Linear1x1,
     Logit,
+    Reshape,
     ResidualBijection,
+    Split,
     Squeeze,
     Whitening,
 )
 from invattn.branches import Branch, CertifiedConvolution, CertifiedMLP, Padding
-from invattn.flows import TOKEN_MIXERS, token_flow
+from invattn.flows import IMAGE_MIXERS, TOKEN_MIXERS, MultiscaleIResNet, token_flow
 from invattn.functional import KERNELS as ALL_KERNELS
 from invattn.functional import NORMALIZATIONS as ALL_NORMALIZATIONS
 from invattn.lipschitz import ConstrainedLinear
@@ -339,7 +342,55 @@ def _token_flow(attention: str, seed: int) -> Bijection:
     return flow.eval()
 
 
+def _image_flow(attention: str, seed: int) -> Bijection:
+    flow = MultiscaleIResNet(
+        (1, 4, 4),
+        (1, 1),
+        4,
+        attention,
+        [(0, 0), (1, 0)],
+        lipschitz=0.9,
+        kernel_sizes=(3, 1),
+        whitening=2,
+        prior_channels=3,
+        channel_mixing=True,
+        log_det_estimator=Exact(),
+    ).double()
+    _disturb(flow, seed)
+    return flow.bijection.eval()
+
+
+def _disturb(module: nn.Module, seed: int) -> None:
+    """Draw the weights of residual blocks anew and move the others: those have no bound to hold them together."""
+    generator = seeded(400 + seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, dtype=torch.float64, generator=generator))
+    for part in module.modules():
+        if isinstance(part, ResidualBijection):
+            randomise(part, seed)
+
+
+def _split(prior: AffinePrior | None, seed: int) -> Bijection:
+    rest = Composed([_image_block("embedded_gaussian", seed, rows=2, columns=2), Reshape((CHANNELS, 2, 2))])
+    made = Split((CHANNELS + 2, 2, 2), rest, kept=CHANNELS, prior=prior).double()
+    if prior is not None:
+        _disturb(prior, seed)
+    return made.eval()
+
+
 BIJECTIONS = [
+    BijectionCase("reshape", lambda seed: Reshape((CHANNELS, 3, 5), (5, 2 * CHANNELS // 2 * 3)), random_images),
+    BijectionCase("split", lambda seed: _split(None, seed), lambda: random_images(2, CHANNELS + 2, 2, 2)),
+    BijectionCase(
+        "split_with_learned_prior",
+        lambda seed: _split(AffinePrior(kept=CHANNELS, leaving=2, hidden_channels=3), seed),
+        lambda: random_images(2, CHANNELS + 2, 2, 2),
+    ),
+    *(
+        BijectionCase(f"image_flow_{name}", partial(_image_flow, name), lambda: random_images(2, 1, 4, 4))
+        for name in IMAGE_MIXERS
+    ),
     BijectionCase("act_norm_of_images", lambda seed: _layer(ActNorm(CHANNELS), seed), random_images),
     BijectionCase("act_norm_of_tokens", lambda seed: _layer(ActNorm(CHANNELS), seed), random_tokens),
     BijectionCase(

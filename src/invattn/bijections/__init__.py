@@ -18,6 +18,9 @@ from invattn.bijections.linear import Linear1x1 as Linear1x1
 from invattn.bijections.linear import Whitening as Whitening
 from invattn.bijections.log_det_report import LogDetReport as LogDetReport
 from invattn.bijections.logit import Logit as Logit
+from invattn.bijections.reshape import Reshape as Reshape
 from invattn.bijections.residual import ResidualBijection as ResidualBijection
+from invattn.bijections.split import AffinePrior as AffinePrior
+from invattn.bijections.split import Split as Split
 from invattn.bijections.squeeze import Squeeze as Squeeze
 from invattn.bijections.with_log_det import WithLogDet as WithLogDet

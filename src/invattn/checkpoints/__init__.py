@@ -4,6 +4,8 @@ from invattn.checkpoints.certificate import BlockCertificate as BlockCertificate
 from invattn.checkpoints.certificate import block_certificates as block_certificates
 from invattn.checkpoints.certificate import certificate_of as certificate_of
 from invattn.checkpoints.config import ModelConfig as ModelConfig
+from invattn.checkpoints.flow_config import FlowConfig as FlowConfig
+from invattn.checkpoints.image_flow_config import ImageFlowConfig as ImageFlowConfig
 from invattn.checkpoints.model_folder import LoadedModel as LoadedModel
 from invattn.checkpoints.model_folder import load_flow as load_flow
 from invattn.checkpoints.model_folder import load_model as load_model

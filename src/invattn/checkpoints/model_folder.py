@@ -16,8 +16,10 @@ from invattn._errors import CertificateError, DataError
 from invattn.bijections import Bijection
 from invattn.checkpoints.certificate import differences, full_certificate, hash_json
 from invattn.checkpoints.config import ModelConfig
+from invattn.checkpoints.flow_config import FlowConfig
+from invattn.checkpoints.image_flow_config import ImageFlowConfig
 from invattn.checkpoints.stored_config import StoredConfig
-from invattn.checkpoints.token_flow_config import MODEL, TokenFlowConfig
+from invattn.checkpoints.token_flow_config import TokenFlowConfig
 from invattn.records import atomic_write, read_json, write_json
 
 WEIGHTS, CONFIG, CERTIFICATE = "model.safetensors", "config.json", "certificate.json"
@@ -85,14 +87,14 @@ def load_model(folder: Path) -> LoadedModel[ModelConfig]:
     return _load(folder, ModelConfig, what="a single attention block")
 
 
-def load_flow(folder: Path) -> LoadedModel[TokenFlowConfig]:
+def load_flow(folder: Path) -> LoadedModel[FlowConfig]:
     """Rebuild a flow from its folder, as :func:`load_model` does for a block.
 
     Raises:
         DataError: As ``load_model``, and if the folder holds another model.
         CertificateError: As ``load_model``.
     """
-    return _load(folder, TokenFlowConfig, what="a flow")
+    return _load(folder, FlowConfig, what="a flow")  # type: ignore[type-abstract]
 
 
 def _load(folder: Path, kind: type[_Kind], *, what: str) -> LoadedModel[_Kind]:
@@ -152,10 +154,13 @@ def read_model(folder: Path) -> LoadedModel[StoredConfig]:
 
 
 def _config(plain: Any) -> StoredConfig:
-    if isinstance(plain, dict) and plain.get("model") == MODEL:
-        return TokenFlowConfig.from_json(plain)
+    family = _FLOWS.get(plain.get("model")) if isinstance(plain, dict) else None
+    if family is not None:
+        return family.from_json(plain)
     return ModelConfig.from_json(plain)
 
+
+_FLOWS: dict[Any, type[FlowConfig]] = {family.model: family for family in (TokenFlowConfig, ImageFlowConfig)}
 
 _REMEDY = "Restore the folder from its source, or save the model again."
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-from invattn._errors import DataError
 from invattn.bijections import Composed
-from invattn.checkpoints.objects import describe, restore_recipe, restore_solver
-from invattn.checkpoints.stored_config import StoredConfig
+from invattn.checkpoints.flow_config import FlowConfig
 from invattn.flows import Flow, StandardNormal, token_flow
 from invattn.logdet import LogDetEstimator
 from invattn.recipes import Certified, Recipe
 from invattn.solvers import Solver
 
-MODEL = "token_flow"
-
 
 @dataclass(frozen=True, kw_only=True)
-class TokenFlowConfig(StoredConfig):
+class TokenFlowConfig(FlowConfig):
     """A flow over sets of tokens with a standard normal base; see :func:`invattn.flows.token_flow`.
 
     Attributes:
@@ -33,6 +29,8 @@ class TokenFlowConfig(StoredConfig):
         solver: How they are inverted; None is the default.
     """
 
+    model: ClassVar[str] = "token_flow"
+
     tokens: int
     channels: int
     attention: str = "embedded_gaussian"
@@ -43,8 +41,14 @@ class TokenFlowConfig(StoredConfig):
     lipschitz: float = 0.99
     solver: Solver | None = None
 
-    def build(self) -> Composed:
-        return self.build_with(None)
+    def __post_init__(self) -> None:
+        widths: object = self.hidden_channels  # of a file, where it may be anything
+        if not isinstance(widths, tuple) or any(not isinstance(width, int) for width in widths):
+            raise ValueError(f"hidden_channels must be a list of numbers; got {widths!r}.")
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return self.tokens, self.channels
 
     def build_with(self, log_det_estimator: LogDetEstimator | None) -> Composed:
         """Return a new model as ``build`` does, whose blocks use this estimator of the log-determinant."""
@@ -62,27 +66,4 @@ class TokenFlowConfig(StoredConfig):
 
     def distribution(self, bijection: Composed) -> Flow:
         """Return the distribution of samples (N, C) that the bijection and the base make."""
-        return Flow(bijection, StandardNormal((self.tokens, self.channels)))
-
-    def to_json(self) -> dict[str, Any]:
-        plain = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        solver = None if self.solver is None else describe(self.solver)
-        return {"model": MODEL} | plain | {"recipe": describe(self.recipe), "solver": solver}
-
-    @classmethod
-    def from_json(cls, value: Any) -> TokenFlowConfig:
-        """Rebuild a configuration.
-
-        Raises:
-            DataError: If keys are missing or unknown, or name what this version does not have.
-        """
-        known = {"model"} | {entry.name for entry in fields(cls)}
-        if not isinstance(value, dict) or set(value) != known or value["model"] != MODEL:
-            raise DataError(f"config.json must hold exactly these keys: {', '.join(sorted(known))}.")
-        plain = {name: part for name, part in value.items() if name != "model"}
-        solver = None if value["solver"] is None else restore_solver(value["solver"])
-        try:
-            hidden = tuple(int(width) for width in value["hidden_channels"])
-        except (TypeError, ValueError):
-            raise DataError("hidden_channels of config.json must be a list of numbers.") from None
-        return cls(**{**plain, "recipe": restore_recipe(value["recipe"]), "solver": solver, "hidden_channels": hidden})
+        return Flow(bijection, StandardNormal(self.event_shape))

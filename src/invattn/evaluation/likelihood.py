@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from invattn.bijections import Bijection, Composed, ResidualBijection
+from invattn.bijections import Bijection, ResidualBijection
 from invattn.diagnosis import spectral_radius
 from invattn.flows import Flow
 from invattn.logdet import Exact, LogDetEstimator, RussianRoulette
@@ -144,25 +144,51 @@ def inverse_errors(bijection: Bijection, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def block_radii(bijection: Bijection, x: Tensor, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-    """Estimate the spectral radius of J_g of every residual block over tokens, at its own input.
+    """Estimate the spectral radius of J_g of every residual block, at its own input.
 
     Args:
-        bijection: A chain of bijections, or one.
-        x: Samples with shape (B, N, C).
+        bijection: Any bijection; blocks inside chains, layouts and splits are found.
+        x: Samples with shape (B, ...).
         generator: Where the first vectors of the iteration come from; None is torch's default generator.
 
     Returns:
         Path of the block -> estimates with shape (B,); infinite where one could not be found.
     """
-    parts = list(bijection.bijections) if isinstance(bijection, Composed) else [bijection]
     radii: dict[str, Tensor] = {}
-    for number, part in enumerate(parts):
-        assert isinstance(part, Bijection)
-        if isinstance(part, ResidualBijection):
-            radius = spectral_radius(part.branch, x, generator=generator)
-            radii[f"bijections.{number}"] = radius.nan_to_num(nan=math.inf, posinf=math.inf)
-        x = part(x)
+    for name, (block, point) in block_inputs(bijection, x).items():
+        radius = spectral_radius(block.branch, point, generator=generator)
+        radii[name] = radius.nan_to_num(nan=math.inf, posinf=math.inf)
     return radii
+
+
+@torch.no_grad()
+def block_inputs(bijection: Bijection, x: Tensor) -> dict[str, tuple[ResidualBijection, Tensor]]:
+    """Return every residual block inside a bijection with what reaches it, in the order in which data do.
+
+    Args:
+        bijection: Any bijection.
+        x: Samples with shape (B, ...).
+
+    Returns:
+        Path of the block (empty for the bijection itself) -> the block and its input.
+    """
+    found: dict[str, tuple[ResidualBijection, Tensor]] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def before(block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            assert isinstance(block, ResidualBijection)
+            found[name] = (block, inputs[0])
+
+        return before
+
+    blocks = [(name, part) for name, part in bijection.named_modules() if isinstance(part, ResidualBijection)]
+    handles = [part.register_forward_pre_hook(keep(name)) for name, part in blocks]
+    try:
+        bijection(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
 
 
 def refusal(flow: Flow, radii: dict[str, Tensor]) -> str | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invattn._errors import DataError
 from invattn.bijections import Composed
-from invattn.checkpoints import TokenFlowConfig, load_flow
+from invattn.checkpoints import load_flow
 from invattn.data.point_sets import DIMENSIONS, POINTS, PointSets
 from invattn.evaluation import measure_likelihood
 from invattn.experiments.density import measure, unmeasured
@@ -88,10 +88,8 @@ def open_flow(folder: Path) -> Flow:
         CertificateError: If the model is not the one that was certified.
     """
     loaded = load_flow(folder)
-    config: TokenFlowConfig = loaded.config
-    if (config.tokens, config.channels) != (POINTS, DIMENSIONS):
-        raise DataError(
-            f"{folder} is a flow over samples {config.tokens} x {config.channels}; `sets` has {POINTS} x {DIMENSIONS}."
-        )
+    if loaded.config.event_shape != (POINTS, DIMENSIONS):
+        shape = " x ".join(str(side) for side in loaded.config.event_shape)
+        raise DataError(f"{folder} is a flow over samples {shape}; `sets` has {POINTS} x {DIMENSIONS}.")
     assert isinstance(loaded.model, Composed)
-    return config.distribution(loaded.model)
+    return loaded.config.distribution(loaded.model)

@@ -1,6 +1,10 @@
 """Normalizing flows."""
 
+from invattn.flows.attention_positions import attention_blocks as attention_blocks
 from invattn.flows.base import StandardNormal as StandardNormal
 from invattn.flows.flow import Flow as Flow
+from invattn.flows.image_architecture import IMAGE_MIXERS as IMAGE_MIXERS
+from invattn.flows.image_architecture import ImageArchitecture as ImageArchitecture
+from invattn.flows.multiscale import MultiscaleIResNet as MultiscaleIResNet
 from invattn.flows.token_flow import TOKEN_MIXERS as TOKEN_MIXERS
 from invattn.flows.token_flow import token_flow as token_flow

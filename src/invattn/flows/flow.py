@@ -35,7 +35,8 @@ class Flow(nn.Module, Distribution):
                 f"the base must be one distribution over whole samples; got batch shape {tuple(base.batch_shape)}. "
                 "Use torch.distributions.Independent(base, number of its dimensions)."
             )
-        Distribution.__init__(self, torch.Size(), base.event_shape, validate_args=False)
+        event_shape = torch.Size(bijection.input_shape(base.event_shape))
+        Distribution.__init__(self, torch.Size(), event_shape, validate_args=False)
         self.bijection = bijection
         self.base = base
 
@@ -61,7 +62,7 @@ class Flow(nn.Module, Distribution):
             ConvergenceError: If an inverse did not converge.
         """
         z = self.base.sample(torch.Size(sample_shape))
-        x = self.bijection.inverse(z.reshape(-1, *self.event_shape))
+        x = self.bijection.inverse(z.reshape(-1, *self.base.event_shape))
         return x.reshape(*sample_shape, *x.shape[1:])
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:

@@ -8,6 +8,7 @@ from invattn.recipes.base import Recipe as Recipe
 from invattn.recipes.block import RECIPES as RECIPES
 from invattn.recipes.block import attention_map as attention_map
 from invattn.recipes.block import invertible_attention as invertible_attention
+from invattn.recipes.block import make_recipe as make_recipe
 from invattn.recipes.certified import Certified as Certified
 from invattn.recipes.relaxed import Paper as Paper
 from invattn.recipes.relaxed import Released as Released

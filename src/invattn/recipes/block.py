@@ -88,8 +88,7 @@ def invertible_attention(
         mask=mask,
         causal=causal,
     )
-    if isinstance(recipe, str):
-        recipe = _RECIPES[check_name(recipe, RECIPES, what="recipe")]()
+    recipe = make_recipe(recipe)
     block = ResidualBijection(
         recipe.build(shape), solver=solver, log_det_estimator=log_det_estimator, inverse_gradient=inverse_gradient
     )
@@ -97,6 +96,17 @@ def invertible_attention(
     if isinstance(recipe, Released | ReleasedGenerative):
         made.register_load_state_dict_pre_hook(translate_on_load)  # type: ignore[no-untyped-call]
     return made
+
+
+def make_recipe(recipe: str | Recipe) -> Recipe:
+    """Return the recipe of a name, with its defaults; an object is returned as it is.
+
+    Raises:
+        ValueError: If the name is unknown; the nearest is suggested.
+    """
+    if isinstance(recipe, str):
+        return _RECIPES[check_name(recipe, RECIPES, what="recipe")]()
+    return recipe
 
 
 def attention_map(block: Bijection, x: Tensor) -> Tensor:

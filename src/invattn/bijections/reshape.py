@@ -1,0 +1,74 @@
+"""The same entries in another shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from invattn.bijections.base import Bijection
+from invattn.bijections.log_det_report import LogDetReport, exact_report
+from invattn.bijections.trivial import trivial_solution
+from invattn.lipschitz import BiLipschitz
+from invattn.norms import conversion, count_tokens
+from invattn.solvers import Solution
+
+
+class Reshape(Bijection):
+    """Give every sample another shape; entries stay in row-major order, so the log-determinant is 0.
+
+    Args:
+        before: Shape of one input, without the batch.
+        after: Shape of one output; None is a vector.
+
+    Raises:
+        ValueError: If the shapes hold different numbers of entries.
+    """
+
+    def __init__(self, before: Sequence[int], after: Sequence[int] | None = None) -> None:
+        super().__init__()
+        self.before = tuple(before)
+        self.after = (math.prod(self.before),) if after is None else tuple(after)
+        if math.prod(self.before) != math.prod(self.after) or min((*self.before, *self.after)) < 1:
+            raise ValueError(f"{self.before} and {self.after} must hold the same number of entries.")
+
+    def bi_lipschitz(self, shape: Sequence[int], *, norm: str | None = None) -> BiLipschitz:
+        """Return 1 and 1 in |.|_2; in |.|_{inf,2} what going there and back costs."""
+        name = "inf,2" if norm is None else norm
+        upper = conversion(name, "2", tokens=count_tokens(self.before)) * conversion("2", name, tokens=1)
+        back = conversion(name, "2", tokens=count_tokens(self.after)) * conversion("2", name, tokens=1)
+        return BiLipschitz(1 / back, upper, name, name, (f"reshape: [{1 / back:g}, {upper:g}]",))
+
+    def output_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return self.after
+
+    def input_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return self.before
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _reshape(x, self.before, self.after)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        return _reshape(z, self.after, self.before)
+
+    def solve(self, z: Tensor) -> Solution:
+        return trivial_solution(self.inverse(z))
+
+    def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self(x), x.new_zeros(x.shape[0])
+
+    def forward_and_log_det_report(self, x: Tensor) -> tuple[Tensor, LogDetReport]:
+        return self(x), exact_report(x.new_zeros(x.shape[0]))
+
+    def inverse_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self.inverse(z), z.new_zeros(z.shape[0])
+
+    def extra_repr(self) -> str:
+        return f"{self.before} to {self.after}"
+
+
+def _reshape(x: Tensor, before: tuple[int, ...], after: tuple[int, ...]) -> Tensor:
+    if tuple(x.shape[1:]) != before:
+        raise ValueError(f"samples must have shape {before}; got {tuple(x.shape[1:])}.")
+    return x.reshape(x.shape[0], *after)

@@ -1,0 +1,64 @@
+"""The image flow: its parts stand where they were asked for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from invattn.bijections import ActNorm, Split, Whitening, initialize
+from invattn.branches import CertifiedAttention, CertifiedConvolution, CertifiedPointwise
+from invattn.flows import IMAGE_MIXERS, ImageArchitecture, MultiscaleIResNet, attention_blocks
+
+
+def branches(flow: MultiscaleIResNet, kind: type) -> int:
+    return sum(isinstance(part, kind) for part in flow.modules())
+
+
+def test_attention_stands_at_its_positions() -> None:
+    assert attention_blocks([(0, -1), (1, 0), (-1, -2)], (4, 3)) == {(0, 3), (1, 0), (1, 1)}
+    assert attention_blocks("interleaved:2", (4, 3)) == {(0, 1), (0, 3), (1, 1)}
+    flow = MultiscaleIResNet((3, 8, 8), (2, 2), 4, "gaussian", "interleaved:1")
+    assert branches(flow, CertifiedAttention) == 4
+    assert branches(flow, CertifiedConvolution) == 4
+    assert branches(MultiscaleIResNet((3, 8, 8), (2, 2), 4, "none", "interleaved:1"), CertifiedAttention) == 0
+    assert branches(MultiscaleIResNet((3, 8, 8), (2, 2), 4, "pointwise", "interleaved:2"), CertifiedPointwise) == 2
+    assert branches(MultiscaleIResNet((3, 8, 8), (2, 2), 4, "convolution", [(1, 0)]), CertifiedConvolution) == 5
+
+
+@pytest.mark.parametrize(
+    "positions", [[(2, 0)], [(0, 2)], [(0, -3)], [(0,)], "interleaved:0", "every:2", "interleaved"]
+)
+def test_a_position_that_does_not_exist_is_refused(positions: object) -> None:
+    with pytest.raises(ValueError, match="position"):
+        MultiscaleIResNet((3, 8, 8), (2, 2), 4, "gaussian", positions)  # type: ignore[arg-type]
+
+
+def test_a_size_that_does_not_fit_names_one_that_does() -> None:
+    with pytest.raises(ValueError, match="multiples of 8, such as 8 x 16"):
+        MultiscaleIResNet((3, 10, 12), (1, 1, 1))
+    with pytest.raises(ValueError, match="multiples of 12, such as 12 x 12"):
+        MultiscaleIResNet((3, 8, 8), (1, 1), whitening=3)
+    with pytest.raises(ValueError, match=r"image_shape must be \(C, H, W\)"):
+        MultiscaleIResNet((8, 8), (1,))
+    for wrong in ({"blocks": ()}, {"blocks": (0,)}, {"first_squeeze": 0}, {"image_shape": (0, 4, 4)}):
+        with pytest.raises(ValueError, match=r"at least 1|>= 1"):
+            ImageArchitecture(**{"image_shape": (3, 4, 4), "blocks": (1,), **wrong})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("attention", IMAGE_MIXERS)
+@pytest.mark.parametrize("split", [True, False])
+def test_it_is_certified_started_from_data_and_sampled(attention: str, split: bool) -> None:
+    torch.manual_seed(0)
+    flow = MultiscaleIResNet((3, 8, 8), (1, 1), 4, attention, split=split, whitening=8, prior_channels=0)
+    x = torch.rand(40, 3, 8, 8)
+    assert initialize(flow.bijection, x) == sum(isinstance(part, ActNorm | Whitening) for part in flow.modules())
+    assert flow.bijection.certified
+    assert sum(isinstance(part, Split) for part in flow.modules()) == split
+    assert flow.event_shape == (3, 8, 8)
+    z = flow.bijection(x).detach()
+    assert z.shape == (40, 192)
+    # ActNorm ends every scale: what leaves for the base starts with variance 1.
+    assert float(z.std()) == pytest.approx(1.0, abs=0.05)
+    assert flow.sample((2, 3)).shape == (2, 3, 3, 8, 8)
+    assert flow.log_prob(x).shape == (40,)
+    assert flow.bijection.bi_lipschitz((3, 8, 8)).lower > 0
