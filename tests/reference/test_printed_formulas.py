@@ -67,7 +67,7 @@ def released(x: torch.Tensor, maps: StoredMaps, kind: str, **options: Any) -> li
             responses=maps.responses(phi, coefficient=response),
             axis=AXIS_OF_RELEASED[options.get("normalize", "row")],
             total=options.get("column_sum", 1 / 1.5),
-            value=maps.affine("value", coefficient=0.5 if kind == "dot_product" else COEFFICIENT),
+            value=maps.affine("value", coefficient=options.get("value", 0.5 if kind == "dot_product" else COEFFICIENT)),
             gate=maps.tanh_gate() if scalar else maps.affine("output", coefficient=COEFFICIENT),
         )
         for sample in x.tolist()
@@ -128,7 +128,7 @@ def test_released_generative(kind: str, heads: int, options: dict[str, Any]) -> 
     block = make(kind, ReleasedGenerative(**options), heads)
     x = random_tokens(5)
     maps = StoredMaps(block.state_dict(), heads=heads, kind=kind)
-    fixed = {"normalize": "total", "constrain_response": False}
+    fixed = {"normalize": "total", "constrain_response": False, "scalar_gate": False, "value": COEFFICIENT}
     assert_equal(block.branch(x), released(x, maps, kind, **fixed, **options))
 
 

@@ -98,6 +98,7 @@ class Released(Recipe):
         constrained = _constrained(shape.lipschitz, self.enforce, self.power_iterations)
         # 0.5 where all others have 0.9: kept in that proportion for other coefficients.
         coefficient = shape.lipschitz * 5 / 9 if shape.kind == "dot_product" else shape.lipschitz
+        value = _constrained(coefficient, self.enforce, self.power_iterations)
         gate = shape.kind == "gaussian" if self.scalar_gate is None else self.scalar_gate
         return _build(
             shape,
@@ -105,9 +106,7 @@ class Released(Recipe):
             normalize=self.normalize,
             weight_sum=self.column_sum,
             response_linear=constrained if self.constrain_response else plain_linear,
-            value=_constrained(coefficient, self.enforce, self.power_iterations)(
-                shape.channels, shape.channels, bias=True
-            ),
+            value=value(shape.channels, shape.channels, bias=True),
             output=TanhGate() if gate else constrained(shape.channels, shape.channels, bias=True),
             exchange=True,
         )
@@ -117,8 +116,9 @@ class Released(Recipe):
 class ReleasedGenerative(Recipe):
     """The authors' released generative code: as :class:`Released`, but the whole map sums to 1/1.5.
 
-    Query, key and concatenation maps are unconstrained there. With N tokens each output is about 1/N of a mean of
-    values, so that the block is nearly the identity.
+    Query, key and concatenation maps are unconstrained there, the values of every kind have the same coefficient, and
+    every kind ends in a constrained convolution. With N tokens each output is about 1/N of a mean of values, so that
+    the block is nearly the identity.
 
     Attributes:
         phi: Kernel of the dot-product and concatenation kinds.
@@ -136,13 +136,17 @@ class ReleasedGenerative(Recipe):
     power_iterations: int = 5
 
     def build(self, shape: BlockShape) -> Branch:
-        return Released(
-            phi=self.phi,
-            column_sum=self.column_sum,
+        constrained = _constrained(shape.lipschitz, "forward", self.power_iterations)
+        return _build(
+            shape,
+            phi="exp" if shape.kind in _EXPONENTIAL else self.phi,
             normalize="total",
-            constrain_response=False,
-            power_iterations=self.power_iterations,
-        ).build(shape)
+            weight_sum=self.column_sum,
+            response_linear=plain_linear,
+            value=constrained(shape.channels, shape.channels, bias=True),
+            output=constrained(shape.channels, shape.channels, bias=True),
+            exchange=True,
+        )
 
 
 @dataclass(frozen=True)
