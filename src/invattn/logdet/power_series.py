@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invattn.logdet.base import LogDetEstimate, LogDetEstimator
 from invattn.logdet.series import check_probes, draw_probe, probed_series
+from invattn.logdet.shard import Shard
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class PowerSeries(LogDetEstimator):
         probes: Random vectors a sample; the standard deviation falls with their square root.
         probe: rademacher or gaussian.
         generator: Where the probes come from; None is torch's default generator, so two calls differ.
+        shard: Which part of a batch over several processes the samples are.
 
     References:
         Zha et al. 2021, App. E; Behrmann et al. 2019; Chen et al. 2019 (Neumann gradient).
@@ -34,6 +36,7 @@ class PowerSeries(LogDetEstimator):
     probes: int = 1
     probe: str = "rademacher"
     generator: torch.Generator | None = None
+    shard: Shard = Shard()
 
     def __post_init__(self) -> None:
         if self.terms < 1 or self.probes < 1:
@@ -54,4 +57,4 @@ class PowerSeries(LogDetEstimator):
         return () if self.generator is None else (self.generator,)
 
     def _draw(self, x: Tensor) -> Tensor:
-        return draw_probe(x, probe=self.probe, generator=self.generator)
+        return draw_probe(x, probe=self.probe, generator=self.generator, shard=self.shard)

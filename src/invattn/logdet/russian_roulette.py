@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invattn.logdet.base import LogDetEstimate, LogDetEstimator
 from invattn.logdet.series import check_probes, draw_probe, probed_series
+from invattn.logdet.shard import Shard
 
 _LEAST = 0.5
 _UNKNOWN = 0.9  # a heuristic for branches without a certificate: nothing is proven of them anyway
@@ -30,6 +31,7 @@ class RussianRoulette(LogDetEstimator):
         probes: Random vectors a sample, each with its own N.
         probe: rademacher or gaussian.
         generator: Where probes and N come from; None is torch's default generator, so two calls differ.
+        shard: Which part of a batch over several processes the samples are; N is the same for all parts.
 
     References:
         Chen et al. 2019, Residual Flows; docs/theory.md, "Consequences".
@@ -40,6 +42,7 @@ class RussianRoulette(LogDetEstimator):
     probes: int = 1
     probe: str = "rademacher"
     generator: torch.Generator | None = None
+    shard: Shard = Shard()
 
     def __post_init__(self) -> None:
         if self.exact_terms < 1:
@@ -56,7 +59,7 @@ class RussianRoulette(LogDetEstimator):
             branch,
             x,
             probes=self.probes,
-            draw=lambda like: draw_probe(like, probe=self.probe, generator=self.generator),
+            draw=lambda like: draw_probe(like, probe=self.probe, generator=self.generator, shard=self.shard),
             survival=lambda: self._survival(p),
         )
 

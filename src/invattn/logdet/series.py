@@ -11,6 +11,7 @@ from torch import Tensor
 from invattn._names import check_name
 from invattn.lipschitz import held_estimates
 from invattn.logdet.base import LogDetEstimate, standard_error
+from invattn.logdet.shard import Shard
 
 PROBES = ("rademacher", "gaussian")
 """Distributions of probes, each with E[v v^T] = I."""
@@ -23,12 +24,16 @@ def check_probes(probes: int, probe: str) -> None:
     check_name(probe, PROBES, what="probe distribution")
 
 
-def draw_probe(x: Tensor, *, probe: str, generator: torch.Generator | None) -> Tensor:
-    """Return v with the shape and dtype of x."""
-    if probe == "gaussian":
-        return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
-    bits = torch.randint(0, 2, x.shape, device=x.device, generator=generator)
-    return bits.to(x.dtype) * 2 - 1
+def draw_probe(x: Tensor, *, probe: str, generator: torch.Generator | None, shard: Shard) -> Tensor:
+    """Return v with the shape and dtype of x, whose samples are the part ``shard`` of a batch."""
+
+    def draw(shape: tuple[int, ...]) -> Tensor:
+        if probe == "gaussian":
+            return torch.randn(shape, dtype=x.dtype, device=x.device, generator=generator)
+        return torch.randint(0, 2, shape, device=x.device, generator=generator)
+
+    drawn = shard.draw(tuple(x.shape), draw)
+    return drawn if probe == "gaussian" else drawn.to(x.dtype) * 2 - 1
 
 
 def probed_series(
