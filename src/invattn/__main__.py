@@ -4,4 +4,5 @@ import sys
 
 from invattn.cli.main import main
 
-sys.exit(main())
+if __name__ == "__main__":  # the processes of a training import this file
+    sys.exit(main())

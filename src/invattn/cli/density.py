@@ -13,7 +13,14 @@ from jsonargparse import ActionYesNo, Namespace
 from invattn import RECIPES
 from invattn.cli.parser import OneLineParser
 from invattn.cli.values import number_between, one_of, some_of, whole_number
-from invattn.experiments.density_config import DATASETS, DensityConfig
+from invattn.experiments.density_config import (
+    ACCELERATORS,
+    DATASETS,
+    OPTIMIZERS,
+    PRECISIONS,
+    STRATEGIES,
+    DensityConfig,
+)
 from invattn.flows import TOKEN_MIXERS
 
 if TYPE_CHECKING:
@@ -55,9 +62,12 @@ def train_parser() -> OneLineParser:
     _add(parser, "lipschitz", number_between(0.0, 1.0), "C", "bound of certified branches, coefficient of the others")
     _add(parser, "steps", count, "N", "training steps")
     _add(parser, "batch_size", count, "N", "samples in a batch")
-    _add(parser, "lr", number_between(0.0, math.inf), "RATE", "largest learning rate of Adam")
+    _add(parser, "optimizer", one_of(OPTIMIZERS, what="optimizer"), "NAME", "adam or adamax")
+    _add(parser, "lr", number_between(0.0, math.inf), "RATE", "largest learning rate")
     _add(parser, "warm_up", whole_number(0), "N", "steps in which it rises; a cosine takes it to 0")
+    _add(parser, "clip", number_between(0.0, math.inf), "NORM", "longer gradients are scaled to this norm")
     _add(parser, "averaging", number_between(-1e-9, 1.0), "D", "decay of the average of weights that is evaluated")
+    _add(parser, "precision", one_of(PRECISIONS, what="precision"), "NAME", "fp32, or bf16 for matrix products")
     _add(parser, "terms", count, "N", "terms of the log-determinant's power series in training")
     _add(parser, "test_size", whole_number(2), "N", "test samples")
     _add(parser, "repeats", count, "N", "trainings of each variant with different seeds")
@@ -65,6 +75,11 @@ def train_parser() -> OneLineParser:
     _add(
         parser, "checkpoint_minutes", number_between(0.0, math.inf), "M", "time between saves of an unfinished training"
     )
+    _add(parser, "log_every", whole_number(0), "N", "steps between samples in OUTPUT/tensorboard; 0 writes no log")
+    _add(parser, "accelerator", one_of(ACCELERATORS, what="accelerator"), "NAME", "cpu, gpu, or auto")
+    _add(parser, "devices", count, "N", "processes, or GPUs, of each machine that share every batch")
+    _add(parser, "nodes", count, "N", "machines; start the command on each with NODE_RANK, MASTER_ADDR, MASTER_PORT")
+    _add(parser, "strategy", one_of(STRATEGIES, what="strategy"), "NAME", "ddp: each process has the whole model")
     parser.add_argument("--output", type=str, required=True, metavar="DIR", help="folder to write (required)")
     parser.add_argument(
         "--resume", action=ActionYesNo(no_prefix="no-"), default=False, help="continue the run stopped in OUTPUT"

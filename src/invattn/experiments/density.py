@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,7 +35,16 @@ from invattn.experiments.source_hash import source_hash
 from invattn.flows import Flow
 from invattn.logdet import PowerSeries
 from invattn.records import DensityMetrics, DensityRecord, DensityResult, read_json, write_json
-from invattn.training import Interrupted, MaximumLikelihood, Progress, ResumableLoader, derive_seed, fit
+from invattn.training import (
+    Interrupted,
+    MaximumLikelihood,
+    Progress,
+    ResumableLoader,
+    Worker,
+    derive_seed,
+    fit,
+    on_processes,
+)
 
 FIRST_BATCH = 256
 """Samples that the layers which start from data start from."""
@@ -91,7 +101,7 @@ class DensityCell:
         return self.config.output / "cells" / f"{self.name}.{kind}"
 
 
-_OTHER_CELLS = ("attention", "recipe", "repeats")
+_OTHER_CELLS = ("attention", "recipe", "repeats", "accelerator", "devices", "nodes", "strategy")
 
 
 def run_density(config: DensityConfig, progress: Progress) -> DensityRecord:
@@ -113,6 +123,7 @@ def run_density(config: DensityConfig, progress: Progress) -> DensityRecord:
         Interrupted: On Ctrl-C; the message says how to continue.
     """
     check_output(config.output)
+    config.machines().check(batch_size=config.batch_size)
     cells = [DensityCell(config, *pair, repeat) for pair in config.variants() for repeat in range(config.repeats)]
     finished = {cell.name: _finished(cell) for cell in cells}
     make_folder(config.output / "cells")
@@ -137,7 +148,7 @@ def _result(cell: DensityCell, finished: DensityResult | None, progress: Progres
     if finished is not None:
         progress.message(f"{cell.name}: finished before, skipped")
         return finished
-    flow, result = _train(cell, progress)
+    flow, result = on_processes(partial(_train, cell), cell.config.machines(), progress)
     result = measure(flow, evaluation_samples(cell.config), result, progress, seed=cell.seed)
     _write(cell, flow, result)
     if result.refused is not None:
@@ -145,26 +156,29 @@ def _result(cell: DensityCell, finished: DensityResult | None, progress: Progres
     return result
 
 
-def _train(cell: DensityCell, progress: Progress) -> tuple[Flow, DensityResult]:
-    """Train one flow and return it with averaged weights; its metrics are still to be measured."""
+def _train(cell: DensityCell, worker: Worker, progress: Progress) -> tuple[Flow, DensityResult]:
+    """Train one flow, in every process, and return it with averaged weights; its metrics are still to be measured."""
     config, seed = cell.config, cell.seed
     sets = PointSets(seed=derive_seed(seed, "training sets"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "model"))
-        bijection = cell.model_config.build_with(PowerSeries(terms=config.terms))
+        bijection = cell.model_config.build_with(PowerSeries(terms=config.terms, shard=worker.shard))
         samples = config.steps * config.batch_size
         initialize(bijection, sets(torch.arange(samples, samples + FIRST_BATCH)))
     module = MaximumLikelihood(
         cell.model_config.distribution(bijection),
-        steps=config.steps,
-        lr=config.lr,
-        warm_up=config.warm_up,
-        averaging=config.averaging,
+        optimisation=config.optimisation(),
         seed=derive_seed(seed, "likelihood"),
         run_key=cell.key,
     )
     loader = ResumableLoader(
-        sets, num_samples=samples, batch_size=config.batch_size, epochs=1, seed=derive_seed(seed, "order")
+        sets,
+        num_samples=samples,
+        batch_size=config.batch_size,
+        epochs=1,
+        seed=derive_seed(seed, "order"),
+        rank=worker.rank,
+        world_size=worker.world_size,
     )
     outcome = fit(
         module,
@@ -174,6 +188,8 @@ def _train(cell: DensityCell, progress: Progress) -> tuple[Flow, DensityResult]:
         progress=progress,
         task=f"train {cell.name}",
         save_interval=60 * config.checkpoint_minutes,
+        worker=worker,
+        precision=config.precision,
     )
     if outcome.stopped_at is not None:
         progress.message(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invattn.logdet.base import LogDetEstimate, LogDetEstimator
 from invattn.logdet.series import check_probes, draw_probe, probed_series
-from invattn.logdet.shard import Shard
+from invattn.logdet.shard import WHOLE, Shard
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PowerSeries(LogDetEstimator):
     probes: int = 1
     probe: str = "rademacher"
     generator: torch.Generator | None = None
-    shard: Shard = Shard()
+    shard: Shard = WHOLE
 
     def __post_init__(self) -> None:
         if self.terms < 1 or self.probes < 1:

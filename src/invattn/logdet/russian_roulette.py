@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invattn.logdet.base import LogDetEstimate, LogDetEstimator
 from invattn.logdet.series import check_probes, draw_probe, probed_series
-from invattn.logdet.shard import Shard
+from invattn.logdet.shard import WHOLE, Shard
 
 _LEAST = 0.5
 _UNKNOWN = 0.9  # a heuristic for branches without a certificate: nothing is proven of them anyway
@@ -42,7 +42,7 @@ class RussianRoulette(LogDetEstimator):
     probes: int = 1
     probe: str = "rademacher"
     generator: torch.Generator | None = None
-    shard: Shard = Shard()
+    shard: Shard = WHOLE
 
     def __post_init__(self) -> None:
         if self.exact_terms < 1:

@@ -40,3 +40,7 @@ class Shard:
         """
         size = shape[0]
         return draw((self.parts * size, *shape[1:]))[self.part * size : (self.part + 1) * size]
+
+
+WHOLE = Shard()
+"""The part of a process that has every sample."""

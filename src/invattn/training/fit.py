@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from invattn._names import check_name
 from invattn.training.atomic_checkpoint_io import AtomicCheckpointIO
+from invattn.training.cluster import trainer_options
 from invattn.training.interruption import Interrupted, watch_interrupts
+from invattn.training.machines import ALONE, Worker
 from invattn.training.progress import Progress
 from invattn.training.quiet import quiet_lightning
 from invattn.training.resumable_loader import ResumableLoader
 from invattn.training.resumable_module import NonFiniteLoss, ResumableModule
 from invattn.training.resume_checkpoint import ResumeCheckpoint
+
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
+"""Lightning's names of the precisions in which training evaluates a model."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class FitResult:
         losses: Mean loss of each epoch; NaN for an epoch that did not finish and for those after it.
         stopped_at: The step with a loss that was not finite, or None if every step was made.
         seconds: Wall time of this call; a resumed training counts only from its resumption.
-        cpu_seconds: CPU time of the training over all its resumptions.
+        cpu_seconds: CPU time of the training over all its processes and resumptions.
         stopped_in: Where that loss first was not finite; empty if nothing was found or every step was made.
     """
 
@@ -47,8 +54,14 @@ def fit(
     progress: Progress,
     task: str = "training",
     save_interval: float = 30.0,
+    worker: Worker = ALONE,
+    precision: str = "fp32",
+    callbacks: Sequence[Callback] = (),
 ) -> FitResult:
-    """Train ``module`` on every batch of ``loader``, on the CPU.
+    """Train ``module`` on every batch of ``loader``.
+
+    With several processes each calls this with its own part of the same batches; the gradient, and the loss that is
+    reported, is the mean over all.
 
     Args:
         module: The model with its loss and optimizer; its weights are changed.
@@ -58,6 +71,9 @@ def fit(
         progress: Is told every step.
         task: Name of the task for ``progress``.
         save_interval: Seconds between saves.
+        worker: Which process of which training this is; by default the only one, on the CPU.
+        precision: fp32, or bf16 for products of matrices in bfloat16; weights and sums stay in float32.
+        callbacks: Are told every step, before the state is saved.
 
     Returns:
         Losses and time; a loss that is not finite ends the training early and is no error.
@@ -65,8 +81,10 @@ def fit(
     Raises:
         Interrupted: On Ctrl-C; the state is saved.
         DataError: If ``checkpoint`` is damaged.
+        ValueError: If the precision is unknown.
         OSError: If ``checkpoint`` cannot be written.
     """
+    check_name(precision, tuple(PRECISIONS), what="precision")
     started = time.monotonic()
     stopped_at, stopped_in = None, ""
     module.train()
@@ -74,7 +92,8 @@ def fit(
     try:
         with quiet_lightning(), watch_interrupts() as interruption:
             saver = ResumeCheckpoint(checkpoint, interval=save_interval, interruption=interruption)
-            trainer = _trainer(checkpoint.parent, callbacks=[_StepReporter(progress), saver])
+            where = trainer_options(worker) | {"precision": PRECISIONS[precision]}
+            trainer = _trainer(checkpoint.parent, callbacks=[_StepReporter(progress), *callbacks, saver], where=where)
             source = checkpoint if resume and checkpoint.exists() else None
             trainer.fit(module, train_dataloaders=loader, ckpt_path=source)
             if interruption.requested:
@@ -96,11 +115,10 @@ def fit(
     )
 
 
-def _trainer(folder: Path, *, callbacks: list[Callback]) -> Trainer:
+def _trainer(folder: Path, *, callbacks: list[Callback], where: dict[str, Any]) -> Trainer:
     """Return a trainer that only runs the loop: no logs, no folders, no validation, no files but the callbacks' own."""
     return Trainer(
-        accelerator="cpu",
-        devices=1,
+        **where,
         max_epochs=1,
         default_root_dir=folder,
         plugins=[AtomicCheckpointIO()],

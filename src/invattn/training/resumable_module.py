@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from invattn._errors import DataError, InvAttnError
+from invattn.training.collective import summed
 
 
 class NonFiniteLoss(InvAttnError):
@@ -39,6 +40,7 @@ class ResumableModule(LightningModule):
         self.step_losses: list[float] = []
         self._run_key = run_key
         self._earlier_seconds = 0.0
+        self._others_seconds = 0.0
         self._started = time.process_time()
 
     @property
@@ -48,20 +50,26 @@ class ResumableModule(LightningModule):
 
     @property
     def cpu_seconds(self) -> float:
-        """CPU time of this training up to now, over all its resumptions, in seconds."""
-        return self._earlier_seconds + time.process_time() - self._started
+        """CPU time of this training up to now, over all its processes and resumptions, in seconds."""
+        return self._earlier_seconds + self._others_seconds + self._own_seconds
 
     def keep_loss(self, loss: Tensor, *, step: int) -> None:
-        """Take note of the loss of a step.
+        """Take note of the loss of a step, the mean over all processes.
 
         Raises:
-            NonFiniteLoss: If it is NaN or infinite; the weights are then left as they are.
+            NonFiniteLoss: If it is NaN or infinite, in every process; the weights are then left as they are.
         """
         assert step == len(self.step_losses), "the loader and the module must resume at the same step"
-        value = float(loss.detach())
+        own = self._own_seconds
+        total, seconds, count = summed([float(loss.detach()), own, 1.0], near=loss)
+        value, self._others_seconds = total / count, seconds - own
         if not math.isfinite(value):
             raise NonFiniteLoss(step)
         self.step_losses.append(value)
+
+    @property
+    def _own_seconds(self) -> float:
+        return time.process_time() - self._started
 
     def on_train_start(self) -> None:
         """Start the clock."""

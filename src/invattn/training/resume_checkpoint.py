@@ -49,12 +49,13 @@ class ResumeCheckpoint(Callback):
         Raises:
             Interrupted: If the user asked to stop; the state is saved.
         """
-        stop = _agreed(trainer, self._interruption is not None and self._interruption.requested)
+        wish = self._interruption is not None and self._interruption.requested
         due = self._every_steps is not None and trainer.global_step % self._every_steps == 0
-        late = _agreed(trainer, time.monotonic() - self._saved_at >= self._interval)
-        if stop or due or late or trainer.is_last_batch:
-            self._save(trainer)
-        if stop:
+        late = time.monotonic() - self._saved_at >= self._interval
+        if not (_agreed(trainer, wish or late) or due or trainer.is_last_batch):
+            return
+        self._save(trainer)
+        if _agreed(trainer, wish):
             raise Interrupted(f"stopped after step {trainer.global_step}; the state is in {self._path}.")
 
     def _save(self, trainer: Trainer) -> None:

@@ -18,9 +18,19 @@ from invattn.bijections import initialize
 from invattn.data.point_sets import PointSets
 from invattn.flows import Flow, StandardNormal, token_flow
 from invattn.logdet import PowerSeries
-from invattn.training import AtomicCheckpointIO, FitResult, Interrupted, MaximumLikelihood, ResumableLoader, fit
+from invattn.training import (
+    AtomicCheckpointIO,
+    FitResult,
+    Interrupted,
+    MaximumLikelihood,
+    Optimisation,
+    ResumableLoader,
+    bits,
+    fit,
+)
 from invattn.training import SilentProgress as Silent
-from invattn.training.likelihood import cosine_with_warm_up, seeded_probes
+from invattn.training.likelihood import seeded_probes
+from invattn.training.optimisation import cosine_with_warm_up
 
 STEPS, BATCH = 6, 4
 
@@ -54,8 +64,9 @@ def make_flow() -> Flow:
 
 
 def make_module(**options: Any) -> MaximumLikelihood:
-    settings = {"steps": STEPS, "lr": 0.01, "warm_up": 2, "averaging": 0.5, "seed": 3, **options}
-    return MaximumLikelihood(make_flow(), **settings)
+    own = {name: options.pop(name) for name in ("run_key", "unit") if name in options}
+    settings = {"steps": STEPS, "lr": 0.01, "warm_up": 2, "averaging": 0.5, **options}
+    return MaximumLikelihood(make_flow(), optimisation=Optimisation(**settings), seed=3, **own)
 
 
 def make_loader(sample: Any = None) -> ResumableLoader:
@@ -178,6 +189,13 @@ def test_the_progress_shows_nats_per_dimension(tmp_path: Path) -> None:
     module = make_module()
     run(module, tmp_path / "state.ckpt", progress=progress)
     assert progress.notes[-1] == f"{sum(module.step_losses) / STEPS:.3f} nats/dim"
+
+
+def test_the_progress_of_scaled_images_shows_bits_per_dimension(tmp_path: Path) -> None:
+    progress = Stopper()
+    module = make_module(unit=bits(levels=256))
+    run(module, tmp_path / "state.ckpt", progress=progress)
+    assert progress.notes[-1] == f"{sum(module.step_losses) / STEPS / math.log(2) + 8:.3f} bits/dim"
 
 
 def test_the_rate_rises_linearly_and_falls_to_zero() -> None:
