@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -129,14 +130,19 @@ def _train(options: Namespace) -> None:
     from rich.console import Console
 
     from invattn.cli.progress import progress_for
-    from invattn.experiments.density import run_density
+    from invattn.experiments.density import follow_density, run_density
     from invattn.report import write_report
     from invattn.training.interruption import Interrupted
 
     values = {key: value for key, value in vars(options).items() if key not in ("config", "output")}
     output = Path(options.output)
+    config, progress = DensityConfig(**values, output=output), progress_for(Console(stderr=True))
     try:
-        record = run_density(DensityConfig(**values, output=output), progress=progress_for(Console(stderr=True)))
+        if config.machines().first_worker(os.environ).node:
+            follow_density(config, progress)
+            print(f"done: the first machine writes {output}")
+            return
+        record = run_density(config, progress)
     except Interrupted as error:
         raise KeyboardInterrupt(str(error)) from None
     page = write_report(output)

@@ -124,7 +124,7 @@ def run_density(config: DensityConfig, progress: Progress) -> DensityRecord:
     """
     check_output(config.output)
     config.machines().check(batch_size=config.batch_size)
-    cells = [DensityCell(config, *pair, repeat) for pair in config.variants() for repeat in range(config.repeats)]
+    cells = _cells(config)
     finished = {cell.name: _finished(cell) for cell in cells}
     make_folder(config.output / "cells")
     try:
@@ -139,9 +139,33 @@ def run_density(config: DensityConfig, progress: Progress) -> DensityRecord:
     return record
 
 
+def follow_density(config: DensityConfig, progress: Progress) -> None:
+    """Do the part of a further machine (NODE_RANK above 0) in a run on several: train with the first, write nothing.
+
+    Both must see the same output folder.
+
+    Args:
+        config: The user's options, as on the first machine.
+        progress: Is told what goes on.
+
+    Raises:
+        DataError: If the output holds other results; one line that says what to do.
+        Interrupted: On Ctrl-C.
+        WorkerLost: If the first machine does not answer.
+    """
+    config.machines().check(batch_size=config.batch_size)
+    for cell in [cell for cell in _cells(config) if _finished(cell) is None]:
+        progress.message(f"{cell.name}: training with the first machine")
+        on_processes(partial(_train, cell), config.machines(), progress)
+
+
 def evaluation_samples(config: DensityConfig) -> Tensor:
     """Return the test samples, the same for every variant and repeat."""
     return PointSets(seed=derive_seed(config.seed, "test sets"))(torch.arange(config.test_size))
+
+
+def _cells(config: DensityConfig) -> list[DensityCell]:
+    return [DensityCell(config, *pair, repeat) for pair in config.variants() for repeat in range(config.repeats)]
 
 
 def _result(cell: DensityCell, finished: DensityResult | None, progress: Progress) -> DensityResult:

@@ -44,10 +44,13 @@ class Optimisation:
 
     def __post_init__(self) -> None:
         check_name(self.optimizer, OPTIMIZERS, what="optimizer")
-        if self.steps < 1 or self.warm_up < 0:
-            raise ValueError(f"steps must be at least 1 and warm_up at least 0; got {self.steps} and {self.warm_up}.")
-        if not (self.lr > 0 and self.clip > 0):
-            raise ValueError(f"lr and clip must be positive; got {self.lr} and {self.clip}.")
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1; got {self.steps}.")
+        if self.warm_up < 0:
+            raise ValueError(f"warm_up must be at least 0; got {self.warm_up}.")
+        for name in ("lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive; got {getattr(self, name)}.")
         if not 0 <= self.averaging < 1:
             raise ValueError(f"averaging must be at least 0 and below 1; got {self.averaging}.")
 
