@@ -21,9 +21,11 @@ from invattn.bijections import (
     Bijection,
     Composed,
     ConstantMemory,
+    HistogramNormal,
     Inverse,
     Linear1x1,
     Logit,
+    MonotoneSpline,
     Reshape,
     ResidualBijection,
     Split,
@@ -325,6 +327,8 @@ def _layer(layer: Bijection, seed: int) -> Bijection:
     if isinstance(layer, Whitening):
         mixing = torch.randn(CHANNELS, CHANNELS, dtype=torch.float64, generator=generator)
         layer.fit(torch.randn(50, CHANNELS, dtype=torch.float64, generator=generator) @ mixing + 1)
+    if isinstance(layer, MonotoneSpline | HistogramNormal):
+        layer.fit(torch.randn(60, CHANNELS, dtype=torch.float64, generator=generator))
     return layer
 
 
@@ -404,6 +408,14 @@ BIJECTIONS = [
     BijectionCase("whitening_of_tokens", lambda seed: _layer(Whitening(CHANNELS), seed), random_tokens),
     BijectionCase("whitening_of_images", lambda seed: _layer(Whitening(CHANNELS), seed), random_images),
     BijectionCase("logit", lambda seed: Logit(low=-0.5, high=0.5), lambda: random_images().sigmoid() - 0.5),
+    BijectionCase("spline_of_images", lambda seed: _layer(MonotoneSpline(CHANNELS, knots=5), seed), random_images),
+    BijectionCase("spline_of_tokens", lambda seed: _layer(MonotoneSpline(CHANNELS, knots=2), seed), random_tokens),
+    BijectionCase(
+        "histogram_of_images",
+        lambda seed: _layer(HistogramNormal(CHANNELS, levels=4, low=-1, high=2), seed),
+        random_images,
+    ),
+    BijectionCase("histogram_of_tokens", lambda seed: _layer(HistogramNormal(CHANNELS, levels=1), seed), random_tokens),
     BijectionCase("squeeze", lambda seed: Squeeze(2), lambda: random_images(channels=1, height=4, width=6)),
     BijectionCase("image", lambda seed: _image_block("embedded_gaussian", seed), random_images),
     BijectionCase(

@@ -11,6 +11,7 @@ from invattn.bijections.data_dependent import initialize as initialize
 from invattn.bijections.diagnose import diagnose as diagnose
 from invattn.bijections.drift import BlockDrift as BlockDrift
 from invattn.bijections.drift import Drift as Drift
+from invattn.bijections.histogram import HistogramNormal as HistogramNormal
 from invattn.bijections.inverse import Inverse as Inverse
 from invattn.bijections.layout import ImageLayout as ImageLayout
 from invattn.bijections.layout import to_tokens as to_tokens
@@ -20,6 +21,7 @@ from invattn.bijections.log_det_report import LogDetReport as LogDetReport
 from invattn.bijections.logit import Logit as Logit
 from invattn.bijections.reshape import Reshape as Reshape
 from invattn.bijections.residual import ResidualBijection as ResidualBijection
+from invattn.bijections.spline import MonotoneSpline as MonotoneSpline
 from invattn.bijections.split import AffinePrior as AffinePrior
 from invattn.bijections.split import Split as Split
 from invattn.bijections.squeeze import Squeeze as Squeeze
