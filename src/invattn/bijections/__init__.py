@@ -16,6 +16,7 @@ from invattn.bijections.inverse import Inverse as Inverse
 from invattn.bijections.layout import ImageLayout as ImageLayout
 from invattn.bijections.layout import to_tokens as to_tokens
 from invattn.bijections.linear import Linear1x1 as Linear1x1
+from invattn.bijections.linear import PatchTaper as PatchTaper
 from invattn.bijections.linear import Whitening as Whitening
 from invattn.bijections.log_det_report import LogDetReport as LogDetReport
 from invattn.bijections.logit import Logit as Logit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -71,18 +73,59 @@ class Linear1x1(ChannelMap):
         return self.lower.tril(-1) + identity, upper
 
 
+@dataclass(frozen=True)
+class PatchTaper:
+    """exp(-r^2 / (2 reach^2)), r the distance in pixels, for the entries of squeezed patches.
+
+    Attributes:
+        side: Of a patch, in pixels.
+        channels: Of a pixel; the order of entries is that of :class:`invattn.bijections.Squeeze`.
+        reach: In pixels, > 0.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    side: int
+    channels: int
+    reach: float
+
+    def __post_init__(self) -> None:
+        if self.side < 1 or self.channels < 1 or not self.reach > 0:
+            raise ValueError(
+                f"side >= 1, channels >= 1 and reach > 0 are needed; got {self.side}, {self.channels} and {self.reach}."
+            )
+
+    @property
+    def size(self) -> int:
+        """Entries of a patch."""
+        return self.side**2 * self.channels
+
+    def matrix(self, like: Tensor) -> Tensor:
+        """Return the taper with shape (size, size) and the dtype of ``like``; it is positive semidefinite."""
+        pixel = torch.arange(self.size, device=like.device) // self.channels
+        rows, columns = (pixel // self.side).to(like.dtype), (pixel % self.side).to(like.dtype)
+        squares = (rows[:, None] - rows).square() + (columns[:, None] - columns).square()
+        return torch.exp(squares / (-2 * self.reach**2))
+
+
 class Whitening(ChannelMap, DataDependent):
     """z = W (x - mean) with W = (covariance + ridge)^(-1/2), fitted to data and then fixed: ZCA whitening.
 
     On vectors (B, C) it whitens whole samples; on images the channels of a pixel, and after Squeeze(k) those of
     k x k patches. Before it is fitted it is the identity.
 
+    With as many entries as samples, covariances of far entries are mostly noise. A taper, a positive semidefinite
+    matrix with ones on its diagonal, is multiplied with the covariance entry by entry to lower them; the ridge is
+    added afterwards.
+
     Args:
         channels: C.
         ridge: Added to the variance in every direction, in the units of the data squared, > 0.
+        taper: How covariances fall with the distance in a patch; None leaves them as they are.
 
     References:
-        Bell and Sejnowski 1997 (ZCA).
+        Bell and Sejnowski 1997 (ZCA); Furrer and Bengtsson 2007 (tapered covariances).
     """
 
     mean: Tensor
@@ -91,11 +134,14 @@ class Whitening(ChannelMap, DataDependent):
     log_volume: Tensor
     fitted: Tensor
 
-    def __init__(self, channels: int, *, ridge: float = 1e-5) -> None:
+    def __init__(self, channels: int, *, ridge: float = 1e-5, taper: PatchTaper | None = None) -> None:
         super().__init__(channels)
         if not ridge > 0:
             raise ValueError(f"ridge must be positive; got {ridge}.")
+        if taper is not None and taper.size != channels:
+            raise ValueError(f"the patches of the taper have {taper.size} entries; channels is {channels}.")
         self.ridge = ridge
+        self.taper = taper
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("weight", torch.eye(channels))
         self.register_buffer("unweight", torch.eye(channels))
@@ -117,7 +163,10 @@ class Whitening(ChannelMap, DataDependent):
         if len(rows) < 2 or not bool(rows.isfinite().all()):
             raise ValueError("whitening is fitted to at least two finite tokens. Check the data.")
         centred = rows - rows.mean(dim=0)
-        variances, directions = torch.linalg.eigh(centred.mT @ centred / len(rows))
+        covariance = centred.mT @ centred / len(rows)
+        if self.taper is not None:
+            covariance = covariance * self.taper.matrix(covariance)
+        variances, directions = torch.linalg.eigh(covariance)
         scales = (variances.clamp_min(0) + self.ridge).rsqrt()
         self.mean.copy_(rows.mean(dim=0))
         self.weight.copy_(directions * scales @ directions.mT)

@@ -13,8 +13,11 @@ from invattn.bijections import (
     AffinePrior,
     Bijection,
     Composed,
+    HistogramNormal,
     Inverse,
     Linear1x1,
+    MonotoneSpline,
+    PatchTaper,
     Reshape,
     ResidualBijection,
     Split,
@@ -48,7 +51,11 @@ class ImageArchitecture:
     lipschitz: float = 0.97
     kernel_sizes: tuple[int, ...] = (3, 1, 3)
     activation: str = "lipswish"
+    levels: int = 0
     whitening: int = 0
+    whitening_ridge: float = 1e-5
+    whitening_reach: float = 0.0
+    knots: int = 0
     first_squeeze: int = 2
     split: bool = True
     prior_channels: int = 32
@@ -66,6 +73,13 @@ class ImageArchitecture:
                 "first_squeeze >= 1, whitening >= 0 and prior_channels >= 0 are needed; got "
                 f"{self.first_squeeze}, {self.whitening} and {self.prior_channels}."
             )
+        if self.levels < 0 or self.knots == 1 or self.knots < 0 or self.whitening_reach < 0:
+            raise ValueError(
+                "levels >= 0, knots = 0 or >= 2 and whitening_reach >= 0 are needed; got "
+                f"{self.levels}, {self.knots} and {self.whitening_reach}."
+            )
+        if self.knots and not self.whitening:
+            raise ValueError("knots are those of splines of whitened entries: give whitening too.")
         attention_blocks(self.attention_positions, self.blocks)
         self._check_image()
 
@@ -106,11 +120,22 @@ class _Builder:
         return Composed([*self._front(shape), *_parts(self._scale(0, shape))])
 
     def _front(self, shape: Sequence[int]) -> list[Bijection]:
-        side = self.options.whitening
+        """Return what is fitted to data: histograms of all entries, whitening of patches, splines of their entries."""
+        options, side = self.options, self.options.whitening
+        parts: list[Bijection] = []
+        if options.levels:
+            whole = Reshape(shape)
+            parts += [whole, HistogramNormal(math.prod(shape), levels=options.levels), Inverse(whole)]
         if side == 0:
-            return []
+            return parts
         squeeze = Squeeze(side)
-        return [squeeze, Whitening(squeeze.output_shape(shape)[0]), Inverse(squeeze)]
+        inner = squeeze.output_shape(shape)
+        reach = options.whitening_reach
+        taper = PatchTaper(side, shape[0], reach) if reach else None
+        parts += [squeeze, Whitening(inner[0], ridge=options.whitening_ridge, taper=taper)]
+        if options.knots:
+            parts.append(MonotoneSpline(inner[0], knots=options.knots))
+        return [*parts, Inverse(squeeze)]
 
     def _scale(self, number: int, before: Sequence[int]) -> Composed:
         """Return scale ``number`` and all after it, for inputs of shape ``before``; the result is a vector."""
