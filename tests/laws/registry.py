@@ -33,7 +33,7 @@ from invattn.bijections import (
     Whitening,
 )
 from invattn.branches import Branch, CertifiedConvolution, CertifiedMLP, Padding
-from invattn.flows import IMAGE_MIXERS, TOKEN_MIXERS, MultiscaleIResNet, token_flow
+from invattn.flows import IMAGE_MIXERS, TOKEN_MIXERS, MultiscaleIResNet, ResidualFlow, token_flow
 from invattn.functional import KERNELS as ALL_KERNELS
 from invattn.functional import NORMALIZATIONS as ALL_NORMALIZATIONS
 from invattn.lipschitz import ConstrainedLinear
@@ -364,6 +364,14 @@ def _image_flow(attention: str, seed: int) -> Bijection:
     return flow.bijection.eval()
 
 
+def _vector_flow(seed: int) -> Bijection:
+    flow = ResidualFlow(
+        CHANNELS, blocks=2, hidden_channels=(5,), lipschitz=0.9, whitening=True, channel_mixing=True
+    ).double()
+    _disturb(flow, seed)
+    return flow.bijection.eval()
+
+
 def _disturb(module: nn.Module, seed: int) -> None:
     """Draw the weights of residual blocks anew and move the others: those have no bound to hold them together."""
     generator = seeded(400 + seed)
@@ -395,6 +403,7 @@ BIJECTIONS = [
         BijectionCase(f"image_flow_{name}", partial(_image_flow, name), lambda: random_images(2, 1, 4, 4))
         for name in IMAGE_MIXERS
     ),
+    BijectionCase("vector_flow", _vector_flow, lambda: random_tokens(4)[:, 0]),
     BijectionCase("act_norm_of_images", lambda seed: _layer(ActNorm(CHANNELS), seed), random_images),
     BijectionCase("act_norm_of_tokens", lambda seed: _layer(ActNorm(CHANNELS), seed), random_tokens),
     BijectionCase(

@@ -14,3 +14,4 @@ from invattn.checkpoints.model_folder import refuse as refuse
 from invattn.checkpoints.model_folder import save_model as save_model
 from invattn.checkpoints.stored_config import StoredConfig as StoredConfig
 from invattn.checkpoints.token_flow_config import TokenFlowConfig as TokenFlowConfig
+from invattn.checkpoints.vector_flow_config import VectorFlowConfig as VectorFlowConfig

@@ -17,16 +17,14 @@ from invattn.solvers import Solver
 
 
 class FlowConfig(StoredConfig):
-    """The configuration of a flow, a frozen dataclass with ``recipe``, ``solver`` and plain values.
+    """The configuration of a flow, a frozen dataclass with ``solver``, plain values, and perhaps ``recipe``.
 
     Attributes:
         model: Name of the family, kept in the file.
-        recipe: Form of the attention.
         solver: How residual blocks are inverted; None is the default.
     """
 
     model: ClassVar[str]
-    recipe: Recipe
     solver: Solver | None
 
     def build(self) -> Composed:
@@ -46,9 +44,9 @@ class FlowConfig(StoredConfig):
         """Shape of one sample."""
 
     def to_json(self) -> dict[str, Any]:
-        plain = {name: getattr(self, name) for name in self._names()}
-        solver = None if self.solver is None else describe(self.solver)
-        return {"model": self.model} | plain | {"recipe": describe(self.recipe), "solver": solver}
+        own = {name: getattr(self, name) for name in self._names()}
+        plain = {name: describe(part) if isinstance(part, Recipe | Solver) else part for name, part in own.items()}
+        return {"model": self.model} | plain
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
@@ -61,9 +59,11 @@ class FlowConfig(StoredConfig):
         if not isinstance(value, dict) or set(value) != known or value["model"] != cls.model:
             raise DataError(f"config.json must hold exactly these keys: {', '.join(sorted(known))}.")
         plain = {name: _tuples(part) for name, part in value.items() if name != "model"}
-        solver = None if value["solver"] is None else restore_solver(value["solver"])
+        if "recipe" in known:
+            plain["recipe"] = restore_recipe(value["recipe"])
+        plain["solver"] = None if value["solver"] is None else restore_solver(value["solver"])
         try:
-            return cls(**{**plain, "recipe": restore_recipe(value["recipe"]), "solver": solver})
+            return cls(**plain)
         except (TypeError, ValueError) as error:
             raise DataError(f"config.json cannot be built: {error}") from None
 

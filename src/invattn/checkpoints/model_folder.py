@@ -20,6 +20,7 @@ from invattn.checkpoints.flow_config import FlowConfig
 from invattn.checkpoints.image_flow_config import ImageFlowConfig
 from invattn.checkpoints.stored_config import StoredConfig
 from invattn.checkpoints.token_flow_config import TokenFlowConfig
+from invattn.checkpoints.vector_flow_config import VectorFlowConfig
 from invattn.records import atomic_write, read_json, write_json
 
 WEIGHTS, CONFIG, CERTIFICATE = "model.safetensors", "config.json", "certificate.json"
@@ -160,7 +161,9 @@ def _config(plain: Any) -> StoredConfig:
     return ModelConfig.from_json(plain)
 
 
-_FLOWS: dict[Any, type[FlowConfig]] = {family.model: family for family in (TokenFlowConfig, ImageFlowConfig)}
+_FLOWS: dict[Any, type[FlowConfig]] = {
+    family.model: family for family in (TokenFlowConfig, ImageFlowConfig, VectorFlowConfig)
+}
 
 _REMEDY = "Restore the folder from its source, or save the model again."
 

@@ -6,5 +6,7 @@ from invattn.flows.flow import Flow as Flow
 from invattn.flows.image_architecture import IMAGE_MIXERS as IMAGE_MIXERS
 from invattn.flows.image_architecture import ImageArchitecture as ImageArchitecture
 from invattn.flows.multiscale import MultiscaleIResNet as MultiscaleIResNet
+from invattn.flows.residual_flow import ResidualFlow as ResidualFlow
+from invattn.flows.residual_flow import VectorArchitecture as VectorArchitecture
 from invattn.flows.token_flow import TOKEN_MIXERS as TOKEN_MIXERS
 from invattn.flows.token_flow import token_flow as token_flow
