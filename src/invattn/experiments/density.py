@@ -28,7 +28,8 @@ from invattn.data.point_sets import (
 )
 from invattn.evaluation import block_radii, inverse_errors, measure_likelihood, refusal
 from invattn.experiments.density_config import DensityConfig as DensityConfig
-from invattn.experiments.density_figures import make_density_figures
+from invattn.experiments.density_figures import SHOWN, make_density_figures, sample_sets
+from invattn.experiments.density_pictures import picture_of_sets
 from invattn.experiments.figure_data import write_arrays
 from invattn.experiments.output_folder import check_output, make_folder
 from invattn.experiments.source_hash import source_hash
@@ -36,6 +37,7 @@ from invattn.flows import Flow
 from invattn.logdet import PowerSeries
 from invattn.records import DensityMetrics, DensityRecord, DensityResult, read_json, write_json
 from invattn.training import (
+    EventLog,
     Interrupted,
     MaximumLikelihood,
     Progress,
@@ -214,6 +216,7 @@ def _train(cell: DensityCell, worker: Worker, progress: Progress) -> tuple[Flow,
         save_interval=60 * config.checkpoint_minutes,
         worker=worker,
         precision=config.precision,
+        callbacks=_event_log(cell, worker),
     )
     if outcome.stopped_at is not None:
         progress.message(
@@ -229,6 +232,15 @@ def _train(cell: DensityCell, worker: Worker, progress: Progress) -> tuple[Flow,
         train_loss=list(module.step_losses),
         extra=extra | {"recipe": cell.recipe, "repeat": cell.repeat, "train_seconds": outcome.seconds},
     )
+
+
+def _event_log(cell: DensityCell, worker: Worker) -> list[EventLog]:
+    """Return the log of a training, which the first process alone writes, if there is to be one."""
+    every, seed = cell.config.log_every, derive_seed(cell.seed, "logged samples")
+    if not (worker.leads and every):
+        return []
+    folder = cell.config.output / "tensorboard" / cell.name
+    return [EventLog(folder, draw=lambda flow: picture_of_sets(sample_sets(flow, SHOWN, seed=seed)), every=every)]
 
 
 def unmeasured(variant: str, flow: Flow, *, seed: int) -> DensityResult:

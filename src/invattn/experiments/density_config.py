@@ -91,7 +91,7 @@ class DensityConfig:
     repeats: int = 1
     seed: int = 0
     checkpoint_minutes: float = 0.5
-    log_every: int = 0
+    log_every: int = 100
     accelerator: str = "auto"
     devices: int = 1
     nodes: int = 1

@@ -60,10 +60,10 @@ def sample_sets(flow: Flow, count: int, *, seed: int, temperature: float = 1.0) 
         ConvergenceError: If an inverse did not converge.
     """
     generator = torch.Generator().manual_seed(seed)
-    dtype = next(flow.bijection.parameters()).dtype
-    z = temperature * torch.randn((count, *flow.event_shape), generator=generator, dtype=dtype)
+    like = next(flow.bijection.parameters())
+    z = temperature * torch.randn((count, *flow.event_shape), generator=generator, dtype=like.dtype)
     with torch.no_grad():
-        return flow.bijection.inverse(z)
+        return flow.bijection.inverse(z.to(like.device))
 
 
 @torch.no_grad()

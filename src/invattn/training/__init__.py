@@ -3,6 +3,7 @@
 from invattn.training.atomic_checkpoint_io import AtomicCheckpointIO as AtomicCheckpointIO
 from invattn.training.companions import WorkerLost as WorkerLost
 from invattn.training.companions import on_processes as on_processes
+from invattn.training.event_log import EventLog as EventLog
 from invattn.training.fit import FitResult as FitResult
 from invattn.training.fit import fit as fit
 from invattn.training.interruption import Interrupted as Interrupted

@@ -37,6 +37,7 @@ class MaximumLikelihood(ResumableModule):
     Attributes:
         average: The flow with averaged weights: the one to evaluate.
         unit: Of the loss that is shown.
+        learning_rate: Of the last step.
         gradient_norm: Norm of the last gradient, before it was clipped.
     """
 
@@ -47,7 +48,7 @@ class MaximumLikelihood(ResumableModule):
         self.flow = flow
         self.average = copy.deepcopy(flow).requires_grad_(False)
         self.unit = unit
-        self.gradient_norm = 0.0
+        self.learning_rate = self.gradient_norm = 0.0
         self._optimisation, self._seed = optimisation, seed
 
     @property
@@ -92,6 +93,7 @@ class MaximumLikelihood(ResumableModule):
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Make the step, then update the average: before any callback can save a state in between."""
+        self.learning_rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         super().optimizer_step(*arguments, **options)
         self._optimisation.average(self.average, self.flow, step=len(self.step_losses))
 
