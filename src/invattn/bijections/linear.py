@@ -43,7 +43,8 @@ class Linear1x1(ChannelMap):
     def matrix(self) -> Tensor:
         """Return the matrix W of z = W x, shape (C, C)."""
         lower, upper = self._factors()
-        product: Tensor = lower @ upper
+        with torch.autocast(lower.device.type, enabled=False):
+            product: Tensor = lower @ upper
         return torch.empty_like(product).index_copy(0, self.permutation, product)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -195,10 +196,11 @@ class Whitening(ChannelMap, DataDependent):
 
 
 def _apply(x: Tensor, matrix: Tensor) -> Tensor:
-    """Multiply the channels of every token or pixel by a matrix."""
-    if x.dim() == 4:
-        return F.conv2d(x, matrix[:, :, None, None])
-    return F.linear(x, matrix)
+    """Multiply the channels of every token or pixel by a matrix, in the precision of x: autocast is for branches."""
+    with torch.autocast(x.device.type, enabled=False):
+        if x.dim() == 4:
+            return F.conv2d(x, matrix[:, :, None, None])
+        return F.linear(x, matrix)
 
 
 def _shift(vector: Tensor, x: Tensor) -> Tensor:
