@@ -13,7 +13,7 @@ from jsonargparse import ActionYesNo, Namespace
 
 from invattn import RECIPES
 from invattn.cli.parser import OneLineParser
-from invattn.cli.values import number_between, one_of, some_of, whole_number
+from invattn.cli.values import number_between, number_from, one_of, some_of, whole_number
 from invattn.experiments.density_config import (
     ACCELERATORS,
     DATASETS,
@@ -67,7 +67,7 @@ def train_parser() -> OneLineParser:
     _add(parser, "lr", number_between(0.0, math.inf), "RATE", "largest learning rate")
     _add(parser, "warm_up", whole_number(0), "N", "steps in which it rises; a cosine takes it to 0")
     _add(parser, "clip", number_between(0.0, math.inf), "NORM", "longer gradients are scaled to this norm")
-    _add(parser, "averaging", number_between(-1e-9, 1.0), "D", "decay of the average of weights that is evaluated")
+    _add(parser, "averaging", number_from(0.0, 1.0), "D", "decay of the average of weights that is evaluated")
     _add(parser, "precision", one_of(PRECISIONS, what="precision"), "NAME", "fp32, or bf16 for matrix products")
     _add(parser, "terms", count, "N", "terms of the log-determinant's power series in training")
     _add(parser, "test_size", whole_number(2), "N", "test samples")

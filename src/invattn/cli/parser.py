@@ -7,9 +7,10 @@ import difflib
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jsonargparse
+from jsonargparse import ActionYesNo, Namespace
 
 USAGE_ERROR = 2
 
@@ -42,6 +43,11 @@ class OneLineParser(jsonargparse.ArgumentParser):
             formatter_class=_Formatter,
         )
 
+    def validate(self, cfg: Namespace, *arguments: Any, **options: Any) -> None:
+        """Check values, and before them that a configuration file has known keys, at any depth of commands."""
+        self._check_keys(cfg)
+        super().validate(cfg, *arguments, **options)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line that says what is wrong with the command line, and exit with status 2."""
         sys.stderr.write(f"invattn: error: {self._reword(' '.join(message.split()))}\n")
@@ -55,11 +61,17 @@ class OneLineParser(jsonargparse.ArgumentParser):
             return f"unknown key {found[1]!r} in the configuration file.{suggest(found[1], self._keys())}"
         if found := re.match(r"argument \S+: invalid choice: '([^']*)' \(choose from (.*)\)", message):
             known = re.findall(r"[\w-]+", found[2])
-            return f"unknown command {found[1]!r}.{suggest(found[1], known)} Known: {', '.join(known)}."
+            hint = suggest(found[1], known) or " Options stand after the command."
+            return f"unknown command {found[1]!r}.{hint} Known: {', '.join(known)}."
         if found := re.match(r"the following arguments are required: (?:\w+\.)*(\w+)", message):
-            return f"{self._written(found[1])} is required; see `invattn --help`."
-        if re.match(r'expected "[\w.]+" to be one of', message):
-            return "no command was given; see `invattn --help`."
+            commands = " ".join(["invattn", *message.rpartition(" ")[2].split(".")[:-1]])
+            return f"{self._written(found[1])} is required; see `{commands} --help`."
+        if found := re.match(r'expected "((?:\w+\.)*)\w+" to be one of', message):
+            commands = " ".join(["invattn", *found[1].split(".")[:-1]])
+            return f"no command was given; see `{commands} --help`."
+        if found := re.match(r"Value not boolean: (.*?)\.?$", message):
+            switches = [action.option_strings[0] for action in self._actions if isinstance(action, ActionYesNo)]
+            return f"{' or '.join(switches)}: expected true or false; got {found[1]}."
         if found := re.match(r'Parser key "(?:\w+\.)*(\w+)": (.*)', message):
             return f"{self._written(found[1])}: {found[2]}"
         return re.sub(r"^argument (--\S+):", r"\1:", message)
@@ -74,6 +86,20 @@ class OneLineParser(jsonargparse.ArgumentParser):
         """Return a key as it is written on the command line."""
         option = "--" + key.replace("_", "-")
         return option if option in self._options() else key.upper()
+
+    def _check_keys(self, values: Namespace) -> None:
+        """End with one line if a key is no option; jsonargparse itself fails at keys of a command within a command."""
+        commands = self._subcommands_action
+        chosen = None if commands is None else values.get(commands.dest)
+        if commands is not None and chosen is not None:
+            parser = commands.choices[chosen]
+            if isinstance(parser, OneLineParser) and isinstance(values.get(chosen), Namespace):
+                parser._check_keys(values[chosen])
+            return
+        known = {action.dest for action in self._actions}
+        for key in vars(values):
+            if key not in known and not key.startswith("__"):
+                self.error(f"does not accept option '{key}'")
 
     def _keys(self) -> list[str]:
         return [option.removeprefix("--").replace("-", "_") for option in sorted(self._options())]

@@ -65,6 +65,21 @@ def even_number(minimum: int) -> Callable[[object], int]:
     return parse
 
 
+def number_from(low: float, high: float) -> Callable[[object], float]:
+    """Return a parser of numbers that are at least ``low`` and below ``high``."""
+
+    def parse(value: object) -> float:
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = math.nan
+        if not low <= number < high:
+            raise InvalidValue(f"expected a number, at least {low:g} and below {high:g}; got {value!r}.")
+        return number
+
+    return parse
+
+
 def number_between(low: float, high: float) -> Callable[[object], float]:
     """Return a parser of numbers strictly between ``low`` and ``high``."""
     bounds = f"above {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}, neither included"

@@ -43,6 +43,21 @@ def error_line(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("reconstruct --output out --lr fast", "--lr: expected a number above 0; got 'fast'."),
         ("reconstruct --output out --lipschitz 1", "--lipschitz: expected a number between 0 and 1"),
         ("reconstruct --output out stray", "unexpected argument 'stray'"),
+        ("density", "no command was given; see `invattn density --help`."),
+        ("density trian", "unknown command 'trian'. Did you mean train? Known: train, evaluate, sample."),
+        ("density --steps 3 train", "unknown command '3'. Options stand after the command."),
+        ("density train", "--output is required; see `invattn density train --help`."),
+        ("density train --blok 3 --output x", "unknown option --blok. Did you mean --blocks?"),
+        ("density train --epochs 3 --output x", "unknown option --epochs. Did you mean --steps?"),
+        ("density train --lr abc --output x", "--lr: expected a number above 0; got 'abc'."),
+        ("density train --averaging 1 --output x", "--averaging: expected a number, at least 0 and below 1; got '1'."),
+        ("density train --accelerator tpu --output x", "--accelerator: unknown accelerator 'tpu'. Did you mean 'gpu'?"),
+        ("density train --strategy fsdp --output x", "--strategy: unknown strategy 'fsdp'. Did you mean 'ddp'?"),
+        ("density train --devices 0 --output x", "--devices: expected a whole number, at least 1; got '0'."),
+        ("density evaluate", "MODEL is required; see `invattn density evaluate --help`."),
+        ("density evaluate m --test-siz 3", "unknown option --test-siz. Did you mean --test-size?"),
+        ("density sample m --output x --temperature -1", "--temperature: expected a number above 0; got '-1'."),
+        ("density sample m --output x --temperature hot", "--temperature: expected a number above 0; got 'hot'."),
         ("reconstruct --output out --config absent.yaml", "--config: File does not exist: "),
     ],
 )
@@ -61,7 +76,7 @@ def test_wrong_command_line_is_one_line(
         ("attention: gausian", "--attention: unknown attention kind 'gausian'. Did you mean 'gaussian'?"),
         ("epochs: 0", "--epochs: expected a whole number, at least 1; got 0."),
         ("lr: yes", "--lr: expected a number above 0; got True."),
-        ("resume: 3", "not boolean: 3"),
+        ("resume: 3", "--resume: expected true or false; got 3."),
         ("a: [b", "Problems parsing config"),
         ("only text", "Unexpected config"),
     ],
@@ -72,6 +87,27 @@ def test_wrong_configuration_file_is_one_line(
     file = tmp_path / "run.yaml"
     file.write_text(text)
     assert message in error_line(["reconstruct", "--config", str(file), "--output", str(tmp_path / "out")], capsys)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stpes: 3", "unknown key 'stpes' in the configuration file. Did you mean steps?"),
+        ("train:\n  steps: 3", "unknown key 'train' in the configuration file."),
+        ("steps: 0", "--steps: expected a whole number, at least 1; got 0."),
+        ("lr: yes", "--lr: expected a number above 0; got True."),
+        ("resume: 3", "--resume: expected true or false; got 3."),
+        ("strategy: fsdp", "--strategy: unknown strategy 'fsdp'. Did you mean 'ddp'? Known: ddp."),
+    ],
+)
+def test_wrong_configuration_file_of_a_command_within_a_command_is_one_line(
+    text: str, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    arguments = ["density", "train", "--config", str(file), "--output", str(tmp_path / "out")]
+    assert message in error_line(arguments, capsys)
     assert not (tmp_path / "out").exists()
 
 

@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
-from invattn.cli.values import InvalidValue, number_between, one_of, some_of, whole_number
+from invattn.cli.values import InvalidValue, number_between, number_from, one_of, some_of, whole_number
 
 COLOURS = ("red", "green", "blue")
 
@@ -41,6 +41,9 @@ def test_valid_values(parse: Callable[[object], object], given: object, value: o
         (whole_number(1), "2.5", "whole number"),
         (whole_number(1), "many", "whole number"),
         (whole_number(0), True, "whole number"),
+        (number_from(0, 1), "1", "at least 0 and below 1; got '1'"),
+        (number_from(0, 1), "-0.1", "at least 0 and below 1; got '-0.1'"),
+        (number_from(0, 1), "half", "got 'half'"),
         (number_between(0, 1), "1", "between 0 and 1, neither included; got '1'"),
         (number_between(0, 1), "nan", "got 'nan'"),
         (number_between(0, math.inf), "inf", "above 0; got 'inf'"),
