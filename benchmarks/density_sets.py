@@ -84,7 +84,7 @@ def table(records: Sequence[tuple[Group, DensityRecord]]) -> str:
 
 
 def _row(group: Group, results: Sequence[DensityResult]) -> str:
-    values = [result.metrics.nats_per_dim for result in results]
+    values = [result.metrics.per_dim for result in results]
     known = [value for value in values if value is not None]
     each = ", ".join("refused" if value is None else f"{value:.3f}" for value in values)
     mean = f"{statistics.fmean(known):.3f}" if len(known) == len(values) else "-"

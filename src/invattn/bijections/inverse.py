@@ -8,6 +8,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from invattn.bijections.base import Bijection
+from invattn.bijections.log_det_report import LogDetReport
 from invattn.bijections.trivial import trivial_solution
 from invattn.lipschitz import BiLipschitz, isometry
 from invattn.norms import count_tokens
@@ -54,3 +55,9 @@ class Inverse(Bijection):
 
     def inverse_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
         return self.bijection.forward_and_log_det(z)
+
+    def forward_and_log_det_report(self, x: Tensor) -> tuple[Tensor, LogDetReport]:
+        """Return f^{-1}(x) and the report of f there, with the other sign."""
+        z = self.bijection.inverse(x)
+        _, report = self.bijection.forward_and_log_det_report(z)
+        return z, replace(report, value=-report.value)

@@ -94,3 +94,23 @@ def number_between(low: float, high: float) -> Callable[[object], float]:
         return number
 
     return parse
+
+
+def numbers(minimum: int) -> Callable[[object], tuple[int, ...]]:
+    """Return a parser of whole numbers separated by commas, each at least ``minimum``; a list is valid too."""
+    parse_one = whole_number(minimum)
+
+    def parse(value: object) -> tuple[int, ...]:
+        parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
+        return tuple(parse_one(part if isinstance(part, int) else str(part).strip()) for part in parts)
+
+    return parse
+
+
+def yes_or_no(value: object) -> bool:
+    """Parse yes, no, true or false, however they are capitalised."""
+    known = {"yes": True, "true": True, "no": False, "false": False}
+    try:
+        return known[str(value).lower()]
+    except KeyError:
+        raise InvalidValue(f"expected yes or no; got {value!r}.") from None

@@ -12,8 +12,8 @@ class ImageData:
 
     Args:
         name: the data set, or the folder it was read from.
-        train: uint8, shape (n, 3, H, W), 0 to 255.
-        test: uint8, shape (m, 3, H, W), 0 to 255.
+        train: uint8, shape (n, 3, H, W), 0 to 255; digits have one channel and values 0 to 16.
+        test: uint8, shape (m, 3, H, W), likewise.
         fingerprint: SHA-256 over the shapes and pixels of both parts, 64 hexadecimal digits.
         notes: what was left out, converted, cropped or split, one sentence each.
         native_size: height x width before any resize or crop, or `"various"`.

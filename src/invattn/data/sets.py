@@ -39,7 +39,7 @@ def load_reconstruction_data(
         DataError: when there is no such data, or it cannot be used; one line that says what to do.
     """
     _check(train_size=train_size, test_size=test_size, image_size=image_size)
-    source = _open(
+    source = open_pictures(
         name, data_root=data_root, train_size=train_size, test_size=test_size, image_size=image_size, seed=seed
     )
     images = gather(source, image_size=image_size, train_size=train_size, test_size=test_size)
@@ -53,9 +53,10 @@ def load_reconstruction_data(
     )
 
 
-def _open(
+def open_pictures(
     name: str, *, data_root: Path | None, train_size: int, test_size: int, image_size: ImageSize, seed: int
 ) -> Pictures:
+    """Open a data set by its name without decoding anything; the arguments are those of load_reconstruction_data."""
     if name == "photos":
         return open_photos(train_size=train_size, test_size=test_size, image_size=image_size, seed=seed)
     if name not in SETS:

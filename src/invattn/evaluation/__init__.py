@@ -4,6 +4,7 @@ from invattn.evaluation.attention_maps import query_maps as query_maps
 from invattn.evaluation.attention_maps import query_points as query_points
 from invattn.evaluation.inversion import InversionReport as InversionReport
 from invattn.evaluation.inversion import invert_images as invert_images
+from invattn.evaluation.likelihood import TARGET_ERROR as TARGET_ERROR
 from invattn.evaluation.likelihood import LikelihoodReport as LikelihoodReport
 from invattn.evaluation.likelihood import block_radii as block_radii
 from invattn.evaluation.likelihood import inverse_errors as inverse_errors

@@ -106,8 +106,8 @@ def measure_likelihood(
         for start in range(0, len(x), batch_size):
             rows = slice(start, start + batch_size)
             value, spread = _score(measured, x[rows])
-            total[rows] += value.double() / dimensions
-            variance[rows] += (spread.double() / dimensions).square()
+            total[rows] += value.double().cpu() / dimensions
+            variance[rows] += (spread.double().cpu() / dimensions).square()
             if on_batch is not None:
                 on_batch(len(value))
         rounds += 1

@@ -61,7 +61,7 @@ def sample_sets(flow: Flow, count: int, *, seed: int, temperature: float = 1.0) 
     """
     generator = torch.Generator().manual_seed(seed)
     like = next(flow.bijection.parameters())
-    z = temperature * torch.randn((count, *flow.event_shape), generator=generator, dtype=like.dtype)
+    z = temperature * torch.randn((count, *flow.base.event_shape), generator=generator, dtype=like.dtype)
     with torch.no_grad():
         return flow.bijection.inverse(z.to(like.device))
 

@@ -13,8 +13,8 @@ from invattn.bijections import Composed
 from invattn.checkpoints import load_flow
 from invattn.data.point_sets import DIMENSIONS, POINTS, PointSets
 from invattn.evaluation import measure_likelihood
-from invattn.experiments.density import measure, unmeasured
 from invattn.experiments.density_figures import sample_sets
+from invattn.experiments.density_measure import measure, unmeasured
 from invattn.flows import Flow
 from invattn.records import DensityResult
 from invattn.training import Progress, derive_seed
@@ -53,7 +53,7 @@ def evaluate_model(folder: Path, *, test_size: int, seed: int, unbiased: bool, p
     """
     flow = open_flow(folder)
     test = PointSets(seed=derive_seed(seed, "test sets"))(torch.arange(test_size))
-    result = measure(flow, test, unmeasured(folder.name, flow, seed=seed), progress, seed=seed)
+    result, _ = measure(flow, test, unmeasured(folder.name, flow, seed=seed), progress, seed=seed)
     if not unbiased or result.refused is not None:
         return ModelEvaluation(result)
     generator = torch.Generator().manual_seed(derive_seed(seed, "unbiased evaluation"))

@@ -13,6 +13,33 @@ _PANEL = 96
 _WHITE, _BLUE = (255, 255, 255), (31, 119, 180)
 
 
+def picture_of(samples: Tensor) -> NDArray[np.uint8]:
+    """Return samples as a picture: images side by side, the points of the plane or of each set as dots.
+
+    Args:
+        samples: Images (n, C, H, W) in [-0.5, 0.5), sets (n, N, 2), or points (n, 2).
+    """
+    if samples.dim() == 4:
+        return picture_of_images(samples)
+    return picture_of_sets(samples if samples.dim() == 3 else samples[None])
+
+
+def picture_of_images(images: Tensor) -> NDArray[np.uint8]:
+    """Return images side by side.
+
+    Args:
+        images: Shape (n, C, H, W) with one or three channels, in [-0.5, 0.5); what lies outside is clipped.
+
+    Returns:
+        Red, green and blue, shape (H, n (W + 1) - 1, 3).
+    """
+    levels = (256 * (images.detach().cpu().double().nan_to_num() + 0.5)).floor().clamp(0, 255)
+    colours = levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy().astype(np.uint8)
+    between = np.zeros((colours.shape[1], 1, 3), dtype=np.uint8)
+    panels = [part for image in colours for part in (image, between)]
+    return np.concatenate(panels[:-1], axis=1)
+
+
 def picture_of_sets(sets: Tensor) -> NDArray[np.uint8]:
     """Return sets of points of the plane side by side as dots, the second coordinate upwards.
 

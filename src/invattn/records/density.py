@@ -12,30 +12,60 @@ from invattn.records.reader import SCHEMA_VERSION, Reader
 
 EXPERIMENT = "density"
 
+UNITS = ("nats", "bits")
+"""In which -log p / d may be reported."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DensityMetrics:
     """How well a trained flow explains the test samples.
 
     Attributes:
-        nats_per_dim: Mean of -log p(x) / d over the test samples; None where it is refused.
+        per_dim: Mean of -log p(x) / d over the test samples; None where it is refused. In the file it is called
+            ``nats_per_dim`` or ``bits_per_dim``.
         standard_error: Standard error of that mean over the test samples; None where it is refused.
         median: Median of -log p(x) / d, NaN if the median itself is.
         outliers: Number of test samples whose -log p(x) / d is not finite, or more than 10 interquartile ranges from
             the median.
-        estimator_error: Standard error that random probes add to the mean, 0 for an exact log-determinant; in nats
-            per dimension.
+        estimator_error: Standard error that random probes add to the mean, 0 for an exact log-determinant.
         inverse_error_max: Largest |entry| of x - inverse(f(x)) over the test samples that were inverted.
         spectral_radius_max: Largest estimate of the spectral radius of J_g over all blocks and the samples looked at.
+        unit: ``nats`` or ``bits``, of the first four and of ``estimator_error``. Bits are those of whole grey levels
+            v with uniform noise u, -log2 p(v + u) / d.
     """
 
-    nats_per_dim: float | None
+    per_dim: float | None
     standard_error: float | None
     median: float
     outliers: int
     estimator_error: float
     inverse_error_max: float
     spectral_radius_max: float
+    unit: str = "nats"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the metrics as plain JSON values, the unit in the name of the first."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("per_dim", "unit")}
+        return {f"{self.unit}_per_dim": self.per_dim} | values
+
+    @classmethod
+    def from_json(cls, value: Any) -> DensityMetrics:
+        """Build metrics from JSON values; a measured number that is null becomes nan, a refused one stays None.
+
+        Raises:
+            DataError: If a key is missing or holds a value of the wrong kind.
+        """
+        source = Reader(value, "a result's metrics")
+        unit = next((name for name in UNITS if f"{name}_per_dim" in value), UNITS[0])
+        return cls(
+            per_dim=source.get(f"{unit}_per_dim", int, float, type(None)),
+            standard_error=source.get("standard_error", int, float, type(None)),
+            unit=unit,
+            **{f.name: source.number(f.name) for f in fields(cls) if f.name not in _WRITTEN_APART},
+        )
+
+
+_WRITTEN_APART = ("per_dim", "standard_error", "unit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +80,7 @@ class DensityResult:
         parameters: Number of trained numbers.
         certificate: ``{"bound", "norm"}`` of the least contractive block; None where a block has no proof.
         refused: Why there is no likelihood; None where there is one.
-        train_loss: Training loss of every step, nats per dimension.
+        train_loss: Training loss of every step, in the unit of the metrics.
         extra: Further keys of the file, kept as they are.
     """
 
@@ -67,8 +97,7 @@ class DensityResult:
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("metrics", "extra")}
-        metrics = {f.name: getattr(self.metrics, f.name) for f in fields(self.metrics)}
-        plain: dict[str, Any] = plain_values({**self.extra, **own, "metrics": metrics})
+        plain: dict[str, Any] = plain_values({**self.extra, **own, "metrics": self.metrics.to_json()})
         return plain
 
     @classmethod
@@ -79,12 +108,9 @@ class DensityResult:
             DataError: If a key is missing or holds a value of the wrong kind.
         """
         source = Reader(value, "a result")
-        metrics = Reader(source.get("metrics", dict), "a result's metrics")
-        refusable = {name: metrics.get(name, int, float, type(None)) for name in ("nats_per_dim", "standard_error")}
-        others = {f.name: metrics.number(f.name) for f in fields(DensityMetrics) if f.name not in refusable}
         return cls(
             variant=source.get("variant", str),
-            metrics=DensityMetrics(**refusable, **others),
+            metrics=DensityMetrics.from_json(source.get("metrics", dict)),
             seed=source.get("seed", int),
             cpu_seconds=source.number("cpu_seconds"),
             parameters=source.get("parameters", int),
@@ -103,7 +129,8 @@ class DensityRecord:
         command: The command line that was run.
         seed: The seed of the run.
         versions: Library name -> version.
-        data: ``{"name", "train", "test", "dimensions", "notes"}``.
+        data: ``{"name", "train", "test", "dimensions", "event_shape", "references", "notes"}``, of images also
+            ``{"fingerprint", "levels"}``.
         settings: Option name -> value, as run.
         results: One entry for each trained variant.
         schema_version: Version of the file's layout.

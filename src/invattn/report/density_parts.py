@@ -69,7 +69,7 @@ def _row(result: DensityResult) -> DensityRow:
         kind=kind_of(result),
         label=name_of(result),
         seed=str(result.seed),
-        nats="refused" if metrics.nats_per_dim is None else f"{metrics.nats_per_dim:.3f}",
+        nats="refused" if metrics.per_dim is None else f"{metrics.per_dim:.3f}",
         error="" if metrics.standard_error is None else f"{metrics.standard_error:.3f}",
         median=f"{metrics.median:.3f}" if np.isfinite(metrics.median) else "not finite",
         outliers=formatting.count(metrics.outliers),
@@ -104,7 +104,7 @@ def headline(record: DensityRecord) -> list[str]:
 
 
 def _nats(result: DensityResult) -> float | None:
-    return result.metrics.nats_per_dim
+    return result.metrics.per_dim
 
 
 def training_curves(results: Sequence[DensityResult]) -> Part:

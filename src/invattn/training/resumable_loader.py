@@ -41,6 +41,7 @@ class ResumableLoader:
         seed: Decides the order.
         rank: This process, 0 .. ``world_size`` - 1.
         world_size: Number of processes; each gets an equal, consecutive part of every batch.
+        steps: Batches after which to stop, at most those of all epochs; None: after those.
 
     Raises:
         ValueError: If there are fewer samples than one batch needs, or the batch cannot be divided.
@@ -56,6 +57,7 @@ class ResumableLoader:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        steps: int | None = None,
     ) -> None:
         if not 1 <= batch_size <= num_samples:
             raise ValueError(
@@ -67,7 +69,8 @@ class ResumableLoader:
         self._num_samples = num_samples
         self._part = slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
         self._batch_size = batch_size
-        self._epochs = epochs
+        all_steps = self.steps_per_epoch * epochs
+        self._steps = all_steps if steps is None else min(steps, all_steps)
         self._seed = seed
         self._next_step = 0
 
@@ -77,7 +80,7 @@ class ResumableLoader:
         return self._num_samples // self._batch_size
 
     def __len__(self) -> int:
-        return self.steps_per_epoch * self._epochs
+        return self._steps
 
     def __iter__(self) -> Iterator[Batch]:
         order = torch.empty(0, dtype=torch.int64)

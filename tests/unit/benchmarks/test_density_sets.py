@@ -26,7 +26,7 @@ def density_sets() -> ModuleType:
 
 def result(variant: str, value: float | None, seed: int) -> DensityResult:
     metrics = DensityMetrics(
-        nats_per_dim=value,
+        per_dim=value,
         standard_error=None if value is None else 0.01,
         median=1.0,
         outliers=0,

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from invattn.cli.main import main
-from invattn.experiments import density, density_figures
+from invattn.experiments import density_data, density_figures
 
 TINY = ["--attention", "gaussian", "--blocks", "1", "--attention-layers", "1", "--hidden-channels", "4", "--steps", "3"]
 TINY += ["--batch-size", "4", "--test-size", "8", "--terms", "2"]
@@ -21,7 +21,7 @@ TINY += ["--batch-size", "4", "--test-size", "8", "--terms", "2"]
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(density_figures, "SIDE", 5)
-    monkeypatch.setattr(density, "FIRST_BATCH", 32)
+    monkeypatch.setattr(density_data, "FITTED", 32)
 
 
 def error_of(capsys: pytest.CaptureFixture[str]) -> str:

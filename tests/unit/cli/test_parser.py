@@ -48,7 +48,7 @@ def error_line(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("density --steps 3 train", "unknown command '3'. Options stand after the command."),
         ("density train", "--output is required; see `invattn density train --help`."),
         ("density train --blok 3 --output x", "unknown option --blok. Did you mean --blocks?"),
-        ("density train --epochs 3 --output x", "unknown option --epochs. Did you mean --steps?"),
+        ("density train --step 3 --output x", "unknown option --step. Did you mean --steps?"),
         ("density train --lr abc --output x", "--lr: expected a number above 0; got 'abc'."),
         ("density train --averaging 1 --output x", "--averaging: expected a number, at least 0 and below 1; got '1'."),
         ("density train --accelerator tpu --output x", "--accelerator: unknown accelerator 'tpu'. Did you mean 'gpu'?"),

@@ -17,7 +17,7 @@ from torch import Tensor
 from invattn._errors import DataError
 from invattn.bijections import initialize
 from invattn.checkpoints import load_flow
-from invattn.experiments import density, density_figures
+from invattn.experiments import density_data, density_figures, density_measure
 from invattn.experiments.density import DensityConfig, run_density
 from invattn.experiments.density_figures import conditional_densities, sample_sets
 from invattn.experiments.density_model import evaluate_model, sample_model
@@ -29,11 +29,11 @@ from invattn.training import Interrupted, SilentProgress
 @pytest.fixture(autouse=True)
 def small_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(density_figures, "SIDE", 5)
-    monkeypatch.setattr(density, "FIRST_BATCH", 32)
+    monkeypatch.setattr(density_data, "FITTED", 32)
 
 
 def options(output: Path, **changes: Any) -> DensityConfig:
-    settings: dict[str, Any] = {"attention": "gaussian", "blocks": 1, "attention_layers": 1, "hidden_channels": 4}
+    settings: dict[str, Any] = {"attention": "gaussian", "blocks": (1,), "attention_layers": 1, "hidden_channels": 4}
     settings |= {"steps": 4, "batch_size": 4, "warm_up": 1, "test_size": 12, "terms": 2, "averaging": 0.5}
     return DensityConfig(**{**settings, **changes}, output=output)
 
@@ -72,7 +72,7 @@ def test_a_run_writes_results_models_and_figures_and_skips_what_is_finished(tmp_
     for entry in record.results:
         assert entry.certificate is not None
         assert entry.certificate["bound"] <= 0.99
-        assert entry.metrics.nats_per_dim is not None
+        assert entry.metrics.per_dim is not None
         assert entry.metrics.estimator_error == 0
         assert 0 < entry.metrics.inverse_error_max < 1e-3
         assert 0 < entry.metrics.spectral_radius_max < 1
@@ -110,11 +110,11 @@ def test_a_stored_flow_is_evaluated_as_in_its_table_and_without_bias(tmp_path: P
     folder = tmp_path / "model" / "gaussian-certified"
     found = evaluate_model(folder, test_size=12, seed=0, unbiased=True, progress=Progress())
     metrics, trained = found.result.metrics, record.results[0].metrics
-    assert metrics.nats_per_dim == pytest.approx(trained.nats_per_dim, abs=1e-6)
+    assert metrics.per_dim == pytest.approx(trained.per_dim, abs=1e-6)
     assert found.unbiased_error is not None
     assert found.unbiased_error <= 0.005
-    assert metrics.nats_per_dim is not None
-    assert abs(found.unbiased - metrics.nats_per_dim) < 5 * found.unbiased_error  # type: ignore[operator]
+    assert metrics.per_dim is not None
+    assert abs(found.unbiased - metrics.per_dim) < 5 * found.unbiased_error  # type: ignore[operator]
     assert evaluate_model(folder, test_size=12, seed=1, unbiased=False, progress=Progress()).unbiased is None
 
 
@@ -137,12 +137,12 @@ def test_an_uncertified_flow_whose_radius_reaches_one_has_no_likelihood(
     def radii(bijection: Any, x: Tensor, **_: Any) -> dict[str, Tensor]:
         return {"bijections.1": torch.tensor([1.3])}
 
-    monkeypatch.setattr(density, "block_radii", radii)
+    monkeypatch.setattr(density_measure, "block_radii", radii)
     progress = Progress()
     record = run_density(options(tmp_path, recipe="released"), progress)
     result = record.results[0]
     assert result.variant == "gaussian-released"
-    assert result.metrics.nats_per_dim is None
+    assert result.metrics.per_dim is None
     assert result.metrics.standard_error is None
     assert np.isfinite(result.metrics.median)
     assert result.refused is not None

@@ -13,7 +13,7 @@ from invattn.records import DensityMetrics, DensityRecord, DensityResult, read_j
 
 def make() -> DensityRecord:
     metrics = DensityMetrics(
-        nats_per_dim=1.5,
+        per_dim=1.5,
         standard_error=0.01,
         median=1.4,
         outliers=2,
@@ -21,7 +21,7 @@ def make() -> DensityRecord:
         inverse_error_max=1e-6,
         spectral_radius_max=0.7,
     )
-    refused = DensityMetrics(**{**vars(metrics), "nats_per_dim": None, "standard_error": None, "median": math.inf})
+    refused = DensityMetrics(**{**vars(metrics), "per_dim": None, "standard_error": None, "median": math.inf})
     shared = {"seed": 3, "cpu_seconds": 2.5, "parameters": 10}
     return DensityRecord(
         command="invattn density train",
@@ -46,7 +46,7 @@ def test_a_record_survives_the_file(tmp_path: Path) -> None:
     assert wanted <= first["metrics"].keys()
     again = DensityRecord.from_json(plain)
     assert again.results[0] == make().results[0]
-    assert again.results[1].metrics.nats_per_dim is None
+    assert again.results[1].metrics.per_dim is None
     assert math.isnan(again.results[1].metrics.median)
     assert again.results[1].refused == "diverges"
 

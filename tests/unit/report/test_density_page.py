@@ -17,7 +17,7 @@ from invattn.report.density_parts import headline, mass_levels, table_rows, trai
 
 def result(attention: str, value: float | None, *, recipe: str = "certified", **changes: Any) -> DensityResult:
     metrics = DensityMetrics(
-        nats_per_dim=value,
+        per_dim=value,
         standard_error=None if value is None else 0.016,
         median=1.25,
         outliers=3,

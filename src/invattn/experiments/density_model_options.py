@@ -1,0 +1,104 @@
+"""What a user decides about the flows of the density experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from invattn._names import check_name
+from invattn.flows.attention_positions import Positions
+from invattn.lipschitz import ACTIVATIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """The flows; those of images are described in :class:`invattn.flows.MultiscaleIResNet`.
+
+    Attributes:
+        attention: What stands between the tokens, separated by commas; ``all`` is every kind and control.
+        recipe: Form of the attention, separated by commas; the controls ``uniform``, ``convolution`` and ``none`` are
+            always certified.
+        blocks: Images: convolutional blocks at each scale. Sets: how often attention and MLP are repeated. Plane: how
+            often an MLP is.
+        attention_layers: Sets: attention blocks before each MLP.
+        hidden_channels: Width of the hidden layers of each convolutional branch or MLP.
+        lipschitz: c, the bound of certified blocks and the coefficient of the constrained maps of the others.
+        attention_positions: Images: where attention stands, ``scale:block`` separated by commas, both counted from 0
+            and -1 the last, or ``interleaved:k`` for after every k-th block of every scale.
+        kernel_sizes: Images: of each convolutional branch, in pixels.
+        activation: Images: of each convolutional branch.
+        whitening: Images: side of the patches that are whitened first; 0: none.
+        first_squeeze: Images: side of the patches that become channels at the first scale.
+        split: Images: whether half of the channels leave after each scale but the last.
+        prior_channels: Images: width of the learned prior of the channels that leave; 0: a standard normal.
+        channel_mixing: Images: whether an invertible 1 x 1 convolution stands before every convolutional block.
+        position_logits: Images: whether certified attention has learned logits by relative position.
+        self_logit: Images: their start at i = j.
+        num_heads: Images: heads of each attention block.
+        terms: Terms of the power series of the log-determinant in training.
+    """
+
+    attention: str = "embedded_gaussian,pointwise"
+    recipe: str = "certified"
+    blocks: tuple[int, ...] = (4,)
+    attention_layers: int = 3
+    hidden_channels: int = 32
+    lipschitz: float = 0.99
+    attention_positions: str = "0:-1"
+    kernel_sizes: tuple[int, ...] = (3, 1, 3)
+    activation: str = "lipswish"
+    whitening: int = 0
+    first_squeeze: int = 2
+    split: bool = True
+    prior_channels: int = 32
+    channel_mixing: bool = False
+    position_logits: bool = True
+    self_logit: float = 0.0
+    num_heads: int = 1
+    terms: int = 5
+
+    def check_model(self) -> None:
+        """Check the numbers and names that do not depend on the data.
+
+        Raises:
+            ValueError: If one is out of range or unknown.
+        """
+        for name in ("attention_layers", "hidden_channels", "terms", "num_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        for name in ("blocks", "kernel_sizes"):
+            numbers = getattr(self, name)
+            if not numbers or min(numbers) < 1:
+                raise ValueError(f"{name} must hold numbers, all at least 1; got {format_numbers(numbers)}.")
+        if not 0 < self.lipschitz < 1:
+            raise ValueError(f"lipschitz must lie strictly between 0 and 1; got {self.lipschitz}.")
+        check_name(self.activation, tuple(ACTIVATIONS), what="activation")
+        parse_positions(self.attention_positions)
+
+
+def parse_positions(text: str) -> Positions:
+    """Return the positions that ``scale:block,scale:block`` or ``interleaved:k`` stands for.
+
+    Raises:
+        ValueError: If the text is neither.
+    """
+    if text.startswith("interleaved"):
+        return text
+    pairs = []
+    for part in text.split(","):
+        scale, colon, block = part.strip().partition(":")
+        if not colon or not _is_whole(scale) or not _is_whole(block):
+            raise ValueError(
+                "attention_positions are scale:block pairs separated by commas, such as 0:-1, or interleaved:k; got "
+                f"{text!r}."
+            )
+        pairs.append((int(scale), int(block)))
+    return tuple(pairs)
+
+
+def format_numbers(numbers: tuple[int, ...]) -> str:
+    """Return numbers as they are written on the command line, separated by commas."""
+    return ",".join(str(number) for number in numbers)
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.removeprefix("-").isdigit()

@@ -1,0 +1,116 @@
+"""Train one flow of the density experiment."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from invattn.bijections import Composed, ResidualBijection, initialize
+from invattn.experiments.density_cells import DensityCell
+from invattn.experiments.density_data import FITTED
+from invattn.experiments.density_figures import SHOWN, sample_sets
+from invattn.experiments.density_measure import unmeasured
+from invattn.experiments.density_pictures import picture_of
+from invattn.flows import Flow
+from invattn.logdet import PowerSeries
+from invattn.records import DensityResult
+from invattn.training import EventLog, MaximumLikelihood, Progress, ResumableLoader, Worker, derive_seed, fit
+
+
+def train_flow(cell: DensityCell, worker: Worker, progress: Progress) -> tuple[Flow, DensityResult]:
+    """Train one flow, in every process, and return it with averaged weights; its metrics are still to be measured.
+
+    Raises:
+        Interrupted: On Ctrl-C; the state is saved.
+        DataError: If the state to resume from is damaged or of another run.
+    """
+    config = cell.config
+    module = MaximumLikelihood(
+        started_flow(cell, worker),
+        optimisation=config.optimisation(),
+        seed=derive_seed(cell.seed, "likelihood"),
+        unit=cell.data.unit,
+        run_key=cell.key,
+    )
+    outcome = fit(
+        module,
+        _loader(cell, worker),
+        checkpoint=cell.file("ckpt"),
+        resume=config.resume,
+        progress=progress,
+        task=f"train {cell.name}",
+        save_interval=60 * config.checkpoint_minutes,
+        worker=worker,
+        precision=config.precision,
+        callbacks=_event_log(cell, worker),
+    )
+    if outcome.stopped_at is not None:
+        progress.message(
+            f"{cell.name}: the training loss was not finite at step {outcome.stopped_at}, first in "
+            f"{outcome.stopped_in}; the model of the step before is evaluated."
+        )
+    extra = {"stopped_at": outcome.stopped_at, "stopped_in": outcome.stopped_in or None, "attention": cell.attention}
+    flow = module.average.eval()
+    result = unmeasured(cell.variant, flow, seed=cell.seed)
+    return flow, replace(
+        result,
+        cpu_seconds=outcome.cpu_seconds,
+        train_loss=[cell.data.unit.of(loss) for loss in module.step_losses],
+        extra=extra | {"recipe": cell.recipe, "repeat": cell.repeat, "train_seconds": outcome.seconds},
+    )
+
+
+def started_flow(cell: DensityCell, worker: Worker) -> Flow:
+    """Return the flow before its first step: weights drawn from the seed, data-dependent layers started from data."""
+    config, seed = cell.config, cell.seed
+    used = cell.data.train_size(steps=config.steps, batch_size=config.batch_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "model"))
+        bijection = cell.model_config.build_with(PowerSeries(terms=config.terms, shard=worker.shard))
+        start_from_data(bijection, cell.data.first(seed=seed, used=used))
+    return cell.model_config.distribution(bijection)
+
+
+def start_from_data(chain: Composed, x: Tensor) -> None:
+    """Start the layers before the first residual block from all samples, the others from the first ``FITTED``.
+
+    The layers at the front, such as whitening, may need many samples and are cheap; to send so many through a whole
+    flow would need too much memory.
+
+    Args:
+        chain: The flow's bijection.
+        x: Samples with shape (B, *event).
+    """
+    parts = chain.parts()
+    closed = [not any(isinstance(inner, ResidualBijection) for inner in part.modules()) for part in parts]
+    front = parts[: (*closed, False).index(False)]
+    if front:
+        initialize(Composed(front), x)
+    initialize(chain, x[:FITTED])
+
+
+def _event_log(cell: DensityCell, worker: Worker) -> list[EventLog]:
+    """Return the log of a training, which the first process alone writes, if there is to be one."""
+    every, seed = cell.config.log_every, derive_seed(cell.seed, "logged samples")
+    if not (worker.leads and every):
+        return []
+    folder = cell.config.output / "tensorboard" / cell.name
+    return [EventLog(folder, draw=lambda flow: picture_of(sample_sets(flow, SHOWN, seed=seed)), every=every)]
+
+
+def _loader(cell: DensityCell, worker: Worker) -> ResumableLoader:
+    config, seed = cell.config, cell.seed
+    samples = cell.data.train_size(steps=config.steps, batch_size=config.batch_size)
+    return ResumableLoader(
+        cell.data.training(seed=seed),
+        num_samples=samples,
+        batch_size=config.batch_size,
+        epochs=math.ceil(config.steps / (samples // config.batch_size)),
+        seed=derive_seed(seed, "order"),
+        rank=worker.rank,
+        world_size=worker.world_size,
+        steps=config.steps,
+    )

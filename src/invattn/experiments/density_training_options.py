@@ -1,0 +1,101 @@
+"""What a user decides about the training of the density experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from invattn._names import check_name
+
+if TYPE_CHECKING:  # training needs Lightning, which takes seconds to import
+    from invattn.training import Machines, Optimisation
+
+OPTIMIZERS = ("adam", "adamax")
+PRECISIONS = ("fp32", "bf16")
+ACCELERATORS = ("auto", "cpu", "gpu")
+
+STRATEGIES = ("ddp",)
+"""How several processes train one model: every process has the whole model and a part of each batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """The training.
+
+    Attributes:
+        steps: Training steps.
+        epochs: Passes over the training images, in place of steps; 0: ``steps`` decides.
+        batch_size: Samples in a batch.
+        optimizer: adam or adamax.
+        lr: Largest learning rate.
+        warm_up: Steps in which it rises; it falls to 0 along a cosine afterwards.
+        clip: Largest norm of the gradient; longer ones are scaled.
+        averaging: Decay of the average of weights that is evaluated.
+        precision: fp32, or bf16 for products of matrices in bfloat16 during training.
+        repeats: Trainings of each variant, with seeds ``seed``, ``seed + 1``, ...
+        seed: Decides everything that is random.
+        checkpoint_minutes: Time between saves of the state of an unfinished training.
+        log_every: Steps between samples of the model in the TensorBoard log; 0 writes no log.
+        accelerator: What training runs on: cpu, gpu, or auto for a GPU where there is one.
+        devices: Processes, each with a GPU of its own where there are some, on every machine.
+        nodes: Machines.
+        strategy: How processes share a batch: ddp.
+        resume: Continue an interrupted training.
+    """
+
+    steps: int = 250
+    epochs: int = 0
+    batch_size: int = 64
+    optimizer: str = "adam"
+    lr: float = 0.005
+    warm_up: int = 20
+    clip: float = 1.0
+    averaging: float = 0.98
+    precision: str = "fp32"
+    repeats: int = 1
+    seed: int = 0
+    checkpoint_minutes: float = 0.5
+    log_every: int = 100
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    strategy: str = "ddp"
+    resume: bool = False
+
+    def check_training(self) -> None:
+        """Check the names and numbers.
+
+        Raises:
+            ValueError: If a name is unknown or a number is out of range.
+        """
+        for name in ("steps", "batch_size", "repeats"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        for name in ("epochs", "log_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0; got {getattr(self, name)}.")
+        if not self.checkpoint_minutes > 0:
+            raise ValueError(f"checkpoint_minutes must be positive; got {self.checkpoint_minutes}.")
+        check_name(self.precision, PRECISIONS, what="precision")
+        check_name(self.strategy, STRATEGIES, what="strategy")
+        self.optimisation()
+        self.machines()
+
+    def optimisation(self) -> Optimisation:
+        """Return how weights are updated."""
+        from invattn.training import Optimisation
+
+        return Optimisation(
+            steps=self.steps,
+            lr=self.lr,
+            warm_up=self.warm_up,
+            clip=self.clip,
+            averaging=self.averaging,
+            optimizer=self.optimizer,
+        )
+
+    def machines(self) -> Machines:
+        """Return what training runs on."""
+        from invattn.training import Machines
+
+        return Machines(devices=self.devices, nodes=self.nodes, accelerator=self.accelerator)
