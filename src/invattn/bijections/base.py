@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from invattn._conditions import Condition, bind
 from invattn._errors import CertificateError, ConvergenceError
 from invattn.bijections.log_det_report import LogDetReport
 from invattn.branches import Branch
@@ -57,6 +59,29 @@ class Bijection(nn.Module, ABC):
             ValueError: If the map cannot say how far its log-determinant may be off.
         """
         raise ValueError(f"{type(self).__name__} does not report the errors of its log-determinant.")
+
+    def given(self, context: Tensor | None = None, *, labels: Tensor | None = None) -> Self:
+        """Return a view of this map at a context, the same in both directions; it shares the parameters.
+
+        Args:
+            context: Real numbers, one row a sample, shape (B, K), for the parts that take a context.
+            labels: Classes, shape (B,), for the parts that take labels.
+
+        Returns:
+            The view, for batches of B samples; the map itself if no part takes what was given.
+
+        Raises:
+            ValueError: If they do not fit.
+
+        Example:
+            >>> import torch, invattn
+            >>> block = invattn.invertible_attention(4, layout="tokens", context_channels=3)
+            >>> at = block.given(torch.randn(2, 3))
+            >>> x = torch.randn(2, 5, 4)
+            >>> bool((at.inverse(at(x)) - x).abs().max() < 1e-4)
+            True
+        """
+        return bind(self, Condition(context=context, labels=labels))
 
     @property
     def certified(self) -> bool:

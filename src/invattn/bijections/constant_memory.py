@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from invattn._conditions import named_inputs
 from invattn.bijections.base import Bijection
 from invattn.bijections.drift import Drift
 from invattn.bijections.recompute import Reconstruction, apply_recomputed
@@ -134,7 +135,7 @@ class ConstantMemory(Bijection):
         """Whether a backward pass may follow, and there is a block for it."""
         if not torch.is_grad_enabled() or transforms_active() or not self.bijection.parts():
             return False
-        return x.requires_grad or any(parameter.requires_grad for parameter in self.bijection.parameters())
+        return x.requires_grad or any(value.requires_grad for value in named_inputs(self.bijection).values())
 
     def extra_repr(self) -> str:
         return "" if self.how.keep_every is None else f"keep_every={self.how.keep_every}"

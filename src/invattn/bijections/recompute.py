@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invattn._conditions import named_inputs
 from invattn._errors import ConvergenceError
 from invattn.bijections.base import Bijection, raise_unless_converged
 from invattn.bijections.drift import BlockDrift, Drift
@@ -71,7 +72,7 @@ def apply_recomputed(
     Returns:
         z, and log|det dz/dx| with shape (B,): zeros where it is not wanted.
     """
-    parameters = {id(value): value for part in parts for value in part.parameters()}
+    parameters = {id(value): value for part in parts for value in named_inputs(part).values()}
     run = _Run(parts, how, order=parameters, with_log_det=with_log_det)
     result: tuple[Tensor, Tensor] = _Recomputed.apply(run, x, *parameters.values())  # type: ignore[no-untyped-call]
     return result

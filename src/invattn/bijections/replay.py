@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from invattn._conditions import named_inputs
 from invattn.bijections.base import Bijection
 from invattn.bijections.residual import inverted_by
 from invattn.bijections.surroundings import AutocastState, RandomState, own_generators
@@ -43,7 +44,7 @@ class Replay:
 
     Attributes:
         part: The block.
-        parameters: Its parameters by name, by reference.
+        parameters: Its parameters and the real values bound to it by name, by reference.
         fixed: Parameters and buffers that the evaluation only read, with their versions of then.
         changed: Copies of the buffers that the evaluation changed, as it used them.
         random: The random streams before it, or None if it drew nothing.
@@ -118,7 +119,7 @@ def record(part: Bijection, x: Tensor, *, with_log_det: bool) -> tuple[Tensor, T
     # Estimates are refined where gradients are recorded: that graph is dropped at once.
     with torch.enable_grad() if refines_estimates(part) else torch.no_grad(), autocast.restored():
         image, log_det = _evaluate(part, x.detach(), with_log_det)
-    parameters, buffers = dict(part.named_parameters()), dict(part.named_buffers())
+    parameters, buffers = named_inputs(part), dict(part.named_buffers())
     changed = {name: value.clone() for name, value in buffers.items() if value._version != before.get(name)}
     fixed = parameters | {name: value for name, value in buffers.items() if name not in changed}
     note = Replay(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from invattn._conditions import bound_values, check_rows, rebind
 from invattn.bijections.base import Bijection, raise_unless_converged
 from invattn.bijections.log_det_report import LogDetReport
 from invattn.branches import Branch
@@ -87,19 +88,28 @@ class ResidualBijection(Bijection):
         return x + self.g(x)
 
     def solve(self, z: Tensor) -> Solution:
-        self.g.check_input(z)
+        self._check(z)
         if not self.certified:
             return self.solver.solve(self.g, z)
         bound = self.lipschitz_bound()
         return self.solver.solve(self.g.at_present_weights(), z, lipschitz=bound.value, norm=bound.norm)
 
     def inverse(self, z: Tensor) -> Tensor:
-        return self.inverse_gradient(self.g, z, fold_into_batch(self._solved, z), norm=self.norm or "inf,2")
+        self._check(z)
+        own = bound_values(self)
 
-    def _solved(self, z: Tensor) -> Tensor:
-        solution = self.solve(z)
-        raise_unless_converged(solution)
-        return solution.value
+        def solved(target: Tensor, *values: Tensor) -> Tensor:
+            solution = rebind(self, dict(zip(own, values, strict=True))).solve(target)
+            raise_unless_converged(solution)
+            return solution.value
+
+        found = fold_into_batch(solved, z, *own.values())
+        return self.inverse_gradient(self.g, z, found, norm=self.norm or "inf,2")
+
+    def _check(self, z: Tensor) -> None:
+        self.g.check_input(z)
+        for values in bound_values(self).values():
+            check_rows(values, z.shape[0])
 
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
         found = self._estimate(x)

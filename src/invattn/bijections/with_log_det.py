@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from invattn._conditions import Condition, bind
 from invattn.bijections.base import Bijection
 
 
@@ -17,6 +18,10 @@ class WithLogDet(nn.Module):
     def __init__(self, bijection: Bijection) -> None:
         super().__init__()
         self.bijection = bijection
+
+    def given(self, context: Tensor | None = None, *, labels: Tensor | None = None) -> WithLogDet:
+        """Return the same at a context or at labels; see :meth:`Bijection.given`."""
+        return bind(self, Condition(context=context, labels=labels))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z and log|det dz/dx|, shape (B,)."""

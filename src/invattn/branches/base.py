@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Self
 
 from torch import Tensor, nn
 
+from invattn._conditions import Condition, bind
 from invattn._errors import CertificateError
 from invattn.lipschitz import LipschitzBound
 
@@ -33,6 +35,20 @@ class Branch(nn.Module, ABC):
         What depends on the weights alone is computed once; the values are those of forward.
         """
         return self
+
+    def given(self, context: Tensor) -> Self:
+        """Return a view of this branch at a context; it shares the parameters and leaves this one as it is.
+
+        Args:
+            context: One row a sample, shape (B, K). For every context the Lipschitz bound is the same.
+
+        Returns:
+            The view; the branch itself if it takes no context.
+
+        Raises:
+            ValueError: If the context has another shape.
+        """
+        return bind(self, Condition(context=context))
 
     @property
     def kind(self) -> str:

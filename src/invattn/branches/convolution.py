@@ -10,9 +10,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from invattn._conditions import PerSample
 from invattn._names import check_name
 from invattn.branches.base import Branch
 from invattn.branches.chain import activation_factors, chain_scale, run_chain
+from invattn.branches.context import make_shift, shifted, shifts_of, split_shift
 from invattn.functional import (
     PADDINGS,
     convolution_norm,
@@ -66,6 +68,7 @@ class CertifiedConvolution(Branch):
         lipschitz: c, strictly between 0 and 1.
         norm: The norm of the certificate: "2" (operator norms of the convolutions), or "inf,2" (sums over taps), which
             is the norm of attention.
+        context_channels: K of a context (B, K) that moves all biases, see :meth:`Branch.given`; None for no context.
 
     Raises:
         ValueError: If an argument is out of its range; names and sides are checked.
@@ -85,6 +88,7 @@ class CertifiedConvolution(Branch):
         padding: Padding | None = None,
         lipschitz: float = 0.9,
         norm: str = "2",
+        context_channels: int | None = None,
     ) -> None:
         super().__init__()
         if not kernel_sizes or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
@@ -105,6 +109,7 @@ class CertifiedConvolution(Branch):
         self.activations = nn.ModuleList(
             make_activation(activation) for _ in range(len(kernel_sizes) - 1 + activate_first)
         )
+        self.context = make_shift(context_channels, widths[1:])
 
     @property
     def kind(self) -> str:
@@ -128,20 +133,25 @@ class CertifiedConvolution(Branch):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._apply_chain(x, self._weights())
+        return self._apply_chain(x, shifts_of(self.context, x), weights=self._weights())
 
     @torch.no_grad()
     def at_present_weights(self) -> Callable[[Tensor], Tensor]:
-        return partial(self._apply_chain, weights=self._weights())
+        run = partial(self._apply_chain, weights=self._weights())
+        return run if self.context is None else PerSample(run, self.context.at_present_context())
 
-    def _apply_chain(self, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    def _apply_chain(self, x: Tensor, shift: Tensor | None = None, *, weights: Sequence[Tensor]) -> Tensor:
         self.check_input(x)
         layers, activations = self._parts()
+        shifts = split_shift(shift, [layer.out_channels for layer in layers])
         maps = [
-            partial(convolve, weight=weight, bias=layer.bias, padding=self.padding.mode)
-            for weight, layer in zip(weights, layers, strict=True)
+            partial(self._convolve, weight=weight, bias=layer.bias, shift=own)
+            for weight, layer, own in zip(weights, layers, shifts, strict=True)
         ]
         return run_chain(x, maps, activations)
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, shift: Tensor | None) -> Tensor:
+        return shifted(convolve(x, weight, bias=bias, padding=self.padding.mode), shift)
 
     def lipschitz_bound(self) -> LipschitzBound:
         """Return the product over the chain from the weights as forward multiplies them, in float64 with a margin."""

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from invattn._conditions import PerSample
 from invattn.branches.base import Branch
 from invattn.branches.chain import activation_factors, chain_scale, run_chain
+from invattn.branches.context import make_shift, shifted, shifts_of, split_shift
 from invattn.functional import spectral_norm
 from invattn.lipschitz import Activation, Factor, LipschitzBound, make_activation, product_bound
 from invattn.norms import get_norm
@@ -31,6 +33,7 @@ class CertifiedMLP(Branch):
         lipschitz: c, strictly between 0 and 1.
         norm: The norm that the certificate is stated in; each token is mapped by itself, so the same number holds in
             "inf,2" and in "2".
+        context_channels: K of a context (B, K) that moves all biases, see :meth:`Branch.given`; None for no context.
 
     Raises:
         ValueError: If an argument is out of its range, or a name unknown.
@@ -48,6 +51,7 @@ class CertifiedMLP(Branch):
         activate_first: bool = False,
         lipschitz: float = 0.9,
         norm: str = "inf,2",
+        context_channels: int | None = None,
     ) -> None:
         super().__init__()
         if not 0 < lipschitz < 1:
@@ -62,6 +66,7 @@ class CertifiedMLP(Branch):
         self.activations = nn.ModuleList(
             make_activation(activation) for _ in range(len(hidden_channels) + activate_first)
         )
+        self.context = make_shift(context_channels, widths[1:])
 
     @property
     def kind(self) -> str:
@@ -85,16 +90,21 @@ class CertifiedMLP(Branch):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._apply_chain(x, self._weights())
+        return self._apply_chain(x, shifts_of(self.context, x), weights=self._weights())
 
     @torch.no_grad()
     def at_present_weights(self) -> Callable[[Tensor], Tensor]:
-        return partial(self._apply_chain, weights=self._weights())
+        run = partial(self._apply_chain, weights=self._weights())
+        return run if self.context is None else PerSample(run, self.context.at_present_context())
 
-    def _apply_chain(self, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    def _apply_chain(self, x: Tensor, shift: Tensor | None = None, *, weights: Sequence[Tensor]) -> Tensor:
         self.check_input(x)
         layers, activations = self._parts()
-        maps = [partial(F.linear, weight=w, bias=layer.bias) for w, layer in zip(weights, layers, strict=True)]
+        shifts = split_shift(shift, [layer.out_features for layer in layers])
+        maps = [
+            partial(_linear, weight=weight, bias=layer.bias, shift=own)
+            for weight, layer, own in zip(weights, layers, shifts, strict=True)
+        ]
         return run_chain(x, maps, activations)
 
     def lipschitz_bound(self) -> LipschitzBound:
@@ -121,3 +131,7 @@ class CertifiedMLP(Branch):
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}, lipschitz={self.lipschitz}, norm={self.certificate_norm!r}"
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None) -> Tensor:
+    return shifted(F.linear(x, weight, bias), shift)

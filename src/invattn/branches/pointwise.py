@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invattn.branches.base import Branch
+from invattn.branches.context import make_shift, shifted, shifts_of, split_shift
 from invattn.functional import spectral_norm, squash
 from invattn.lipschitz import Factor, LipschitzBound, held_scale, product_bound
 
@@ -17,9 +18,10 @@ class CertifiedPointwise(Branch):
     Args:
         channels: C.
         lipschitz: c, strictly between 0 and 1.
+        context_channels: K of a context (B, K) that moves both biases, see :meth:`Branch.given`; None for no context.
     """
 
-    def __init__(self, *, channels: int, lipschitz: float = 0.9) -> None:
+    def __init__(self, *, channels: int, lipschitz: float = 0.9, context_channels: int | None = None) -> None:
         super().__init__()
         if not 0 < lipschitz < 1:
             raise ValueError(f"lipschitz must lie strictly between 0 and 1; got {lipschitz}.")
@@ -27,6 +29,7 @@ class CertifiedPointwise(Branch):
         self.lipschitz = lipschitz
         self.value = nn.Linear(channels, channels)
         self.output = nn.Linear(channels, channels)
+        self.context = make_shift(context_channels, (channels, channels))
 
     @property
     def kind(self) -> str:
@@ -42,7 +45,10 @@ class CertifiedPointwise(Branch):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        return F.linear(squash(self.value(x)), self.output.weight * self._scale().to(x.dtype), self.output.bias)
+        inner, outer = split_shift(shifts_of(self.context, x), (self.channels, self.channels))
+        value = squash(shifted(self.value(x), inner))
+        image = F.linear(value, self.output.weight * self._scale().to(x.dtype), self.output.bias)
+        return shifted(image, outer)
 
     def lipschitz_bound(self) -> LipschitzBound:
         """Return |W_L| |W_V| from the weights as forward multiplies them."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from invattn._conditions import rows_of
 from invattn.branches import Branch
 from invattn.diagnosis.determinant import det_sign
 from invattn.diagnosis.second_preimage import SecondPreimages, SecondPreimageSearch, second_preimages
@@ -182,7 +184,8 @@ def _search(
     rows = torch.nonzero((radius >= checks.search.from_radius) & finite)[:, 0]
     if rows.numel() == 0:
         return nothing
-    pairs = second_preimages(branch, x[rows], norm=norm, search=checks.search, generator=generator)
+    chosen = cast(Branch, rows_of(branch, rows))
+    pairs = second_preimages(chosen, x[rows], norm=norm, search=checks.search, generator=generator)
     for name in ("found", "value", "distance", "output_difference", "pull"):
         getattr(nothing, name)[rows] = getattr(pairs, name)
     return nothing

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from invattn._conditions import rows_of
 from invattn.logdet.base import LogDetEstimate, LogDetEstimator
 
 
@@ -23,11 +24,12 @@ class Exact(LogDetEstimator):
     ) -> LogDetEstimate:
         size = x[0].numel()
 
-        def single(sample: Tensor) -> Tensor:
-            return branch(sample[None])[0]
+        def single(sample: Tensor, number: Tensor) -> Tensor:
+            return rows_of(branch, number[None])(sample[None])[0]
 
         image = branch(x)
-        jacobian = torch.func.vmap(torch.func.jacrev(single))(x).reshape(x.shape[0], size, size)
+        numbers = torch.arange(x.shape[0], device=x.device)
+        jacobian = torch.func.vmap(torch.func.jacrev(single))(x, numbers).reshape(x.shape[0], size, size)
         identity = torch.eye(size, dtype=x.dtype, device=x.device)
         value = torch.linalg.slogdet(identity + jacobian).logabsdet
         return LogDetEstimate(image, value, standard_error=value.detach().new_zeros(x.shape[0]))

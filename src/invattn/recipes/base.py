@@ -30,6 +30,7 @@ class BlockShape:
             of the others.
         mask: Boolean (N, N), True where query i may see key j; or None.
         causal: Token i sees tokens 0 ... i.
+        context_channels: K of the context of each sample, or None.
     """
 
     kind: str
@@ -39,12 +40,18 @@ class BlockShape:
     lipschitz: float
     mask: Tensor | None = None
     causal: bool = False
+    context_channels: int | None = None
 
 
 class Recipe(ABC):
-    """A named form of attention: which maps are constrained, how responses are normalised."""
+    """A named form of attention: which maps are constrained, how responses are normalised.
+
+    Attributes:
+        takes_context: Whether its branches can depend on a context.
+    """
 
     name: ClassVar[str]
+    takes_context: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, shape: BlockShape) -> Branch:

@@ -35,6 +35,7 @@ def invertible_attention(
     inverse_gradient: InverseGradient | None = None,
     mask: Tensor | None = None,
     causal: bool = False,
+    context_channels: int | None = None,
 ) -> Bijection:
     """Make an attention block x + g(x) that can be run backwards.
 
@@ -54,6 +55,8 @@ def invertible_attention(
         mask: Boolean (N, N), True where query i may see key j; the same in both directions of the map.
         causal: Token i sees tokens 0 ... i. With column or total normalisation (paper, released_generative) the
             normaliser still sums over later tokens: only row-normalised recipes are causal in the strict sense.
+        context_channels: K of a context (B, K) that the block depends on, ``block.given(context)``; certified only.
+            None for no context.
 
     Returns:
         A bijection; see :class:`invattn.bijections.Bijection`.
@@ -87,8 +90,11 @@ def invertible_attention(
         lipschitz=lipschitz,
         mask=mask,
         causal=causal,
+        context_channels=context_channels,
     )
     recipe = make_recipe(recipe)
+    if context_channels is not None and not recipe.takes_context:
+        raise ValueError(f"blocks of the recipe {recipe.name!r} take no context. Use recipe='certified'.")
     block = ResidualBijection(
         recipe.build(shape), solver=solver, log_det_estimator=log_det_estimator, inverse_gradient=inverse_gradient
     )

@@ -39,6 +39,7 @@ class Certified(Recipe):
     """
 
     name: ClassVar[str] = "certified"
+    takes_context: ClassVar[bool] = True
 
     phi: str | None = None
     ratio: float = 2.0
@@ -48,7 +49,9 @@ class Certified(Recipe):
 
     def build(self, shape: BlockShape) -> Branch:
         if shape.kind == "pointwise":
-            return CertifiedPointwise(channels=shape.channels, lipschitz=shape.lipschitz)
+            return CertifiedPointwise(
+                channels=shape.channels, lipschitz=shape.lipschitz, context_channels=shape.context_channels
+            )
         branch = self._attention(shape)
         if self.mean_shift:
             branch.start_as_mean_shift()
@@ -72,4 +75,5 @@ class Certified(Recipe):
             rule=TheoremR(ratio=self.ratio),
             visibility=Visibility(mask=shape.mask, causal=shape.causal),
             position_logits=positions,
+            context_channels=shape.context_channels,
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from invattn._conditions import rows_of
 from invattn.solvers.solution import Solution
 from invattn.solvers.state import SolveState
 from invattn.solvers.steppers import Stepper
@@ -75,6 +76,7 @@ def iterate(
             rows = ~ended
             state.keep(rows)
             plan.stepper.keep(rows)
+            branch = rows_of(branch, rows)
             defect, size = defect[rows], size[rows]
             if state.active.numel() == 0:
                 break

@@ -11,18 +11,20 @@ from torch import Tensor
 from invattn.functional._transforms import transforms_active
 
 
-def fold_into_batch(function: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
-    """Return function(target) without gradient; under torch.func.vmap its axis becomes part of the batch.
+def fold_into_batch(function: Callable[..., Tensor], target: Tensor, *values: Tensor) -> Tensor:
+    """Return function(target, *values) without gradient; under torch.func.vmap its axis becomes part of the batch.
 
     A solver chooses its steps by what it sees, which vmap cannot follow; samples are independent, so it need not.
 
     Args:
         function: A map of batches (B, ...) of any B.
         target: Its input with shape (B, ...).
+        values: Further inputs, one row a sample.
     """
+    rows = [tensor.detach() for tensor in (target, *values)]
     if not transforms_active():
-        return function(target.detach())
-    result: Tensor = _Fold.apply(target.detach(), function)  # type: ignore[no-untyped-call]
+        return function(*rows)
+    result: Tensor = _Fold.apply(function, *rows)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -46,13 +48,13 @@ class _Fold(torch.autograd.Function):
     """A function of a batch that vmap calls once, with its axis folded into the batch."""
 
     @staticmethod
-    def forward(target: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        return function(target)
+    def forward(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+        return function(*rows)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
         ctx.mark_non_differentiable(output)
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, target: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, int]:
-        return folded(lambda rows: fold_into_batch(function, rows), info.batch_size, in_dims[:1], [target])
+    def vmap(info: Any, in_dims: Any, function: Callable[..., Tensor], *rows: Tensor) -> tuple[Tensor, int]:
+        return folded(lambda *parts: fold_into_batch(function, *parts), info.batch_size, in_dims[1:], rows)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from invattn._conditions import named_inputs
 from invattn.functional._transforms import transforms_active
 from invattn.lipschitz import held_estimates
 from invattn.solvers.contraction import LinearPlan
@@ -82,7 +83,7 @@ class Unrolled(InverseGradient):
             raise ValueError(f"steps must be at least 1; got {self.steps}.")
 
     def __call__(self, branch: nn.Module, target: Tensor, solved: Tensor, *, norm: str = "inf,2") -> Tensor:
-        wanted = target.requires_grad or any(parameter.requires_grad for parameter in branch.parameters())
+        wanted = target.requires_grad or any(value.requires_grad for value in named_inputs(branch).values())
         if not transforms_active() and not (wanted and torch.is_grad_enabled()):
             return solved
         x = solved

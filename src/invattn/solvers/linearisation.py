@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from invattn._conditions import bound_values, named_inputs
 from invattn.functional._transforms import transforms_active
 from invattn.lipschitz import held_estimates
 
@@ -21,7 +22,8 @@ class ExplicitBranch:
 
     Attributes:
         module: g.
-        names: Names of its parameters, in the order of the arguments.
+        names: Names of its parameters, and of real values bound to it, in the order of the arguments.
+        rows: Those of bound values.
         buffers: Its floating-point buffers, copied.
         autocast: The data type that autocast computed in, or None where it was off.
         device: Type of the device.
@@ -29,13 +31,18 @@ class ExplicitBranch:
 
     module: nn.Module
     names: tuple[str, ...]
+    rows: frozenset[str]
     buffers: dict[str, Tensor]
     autocast: torch.dtype | None
     device: str
 
     def __call__(self, x: Tensor, *values: Tensor) -> Tensor:
         """Return g(x; values); no estimate of a norm is refined."""
-        state = self.buffers | dict(zip(self.names, values, strict=True))
+        state = self.buffers | {
+            # A transform that folds its axis into the batch (vmap) repeats the samples.
+            name: _repeated(value, x.shape[0]) if name in self.rows else value
+            for name, value in zip(self.names, values, strict=True)
+        }
         casting = torch.autocast(self.device, dtype=self.autocast, enabled=self.autocast is not None)
         with held_estimates(self.module), casting:
             image: Tensor = torch.func.functional_call(self.module, state, (x,))
@@ -88,17 +95,22 @@ class ExplicitBranch:
 
 
 def explicit_branch(module: nn.Module, target: Tensor) -> tuple[ExplicitBranch, list[Tensor]]:
-    """Return a branch as a function of its parameters, and the parameters as they are now.
+    """Return a branch as a function of its parameters and the values bound to it, and those as they are now.
 
     Args:
         module: g.
         target: z; tells the device.
     """
-    parameters = dict(module.named_parameters())
+    parameters = named_inputs(module)
     device = target.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     buffers = {name: part.detach().clone() for name, part in module.named_buffers() if part.is_floating_point()}
-    return ExplicitBranch(module, tuple(parameters), buffers, autocast, device), list(parameters.values())
+    rows = frozenset(bound_values(module))
+    return ExplicitBranch(module, tuple(parameters), rows, buffers, autocast, device), list(parameters.values())
+
+
+def _repeated(values: Tensor, batch: int) -> Tensor:
+    return values if values.shape[0] == batch else values.repeat(batch // values.shape[0], 1)
 
 
 def push_forward(function: Callable[..., Tensor], point: Sequence[Tensor], tangents: Sequence[Tensor]) -> Tensor:

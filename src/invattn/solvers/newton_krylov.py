@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from invattn._conditions import rows_of
 from invattn.norms import euclidean_norm
 from invattn.solvers.base import Solver
 from invattn.solvers.gmres import gmres
@@ -72,6 +73,7 @@ class NewtonKrylov(Solver):
             size = state.norm(defect)
             active = ~state.record(size, image, step=step, early_stop=True)
             state.keep(active)
+            branch = rows_of(branch, active)
             if step == self.max_steps or state.active.numel() == 0:
                 break
             defect, size, forcing = defect[active], size[active], forcing[active]
@@ -82,6 +84,7 @@ class NewtonKrylov(Solver):
             forcing = (_SAFETY * (left / length).square()).clamp(max=_LOOSEST)
             state.stall(~found)
             state.keep(found)
+            branch = rows_of(branch, found)
             image, forcing = image[found], forcing[found]
         return state.solution(lipschitz)
 
@@ -92,7 +95,7 @@ class NewtonKrylov(Solver):
 
         def multiply(vectors: Tensor, rows: Tensor) -> Tensor:
             points = state.point[rows]
-            _, image = torch.func.jvp(branch, (points,), (vectors.view_as(points),))  # type: ignore[misc]
+            _, image = torch.func.jvp(rows_of(branch, rows), (points,), (vectors.view_as(points),))  # type: ignore[misc]
             product: Tensor = vectors + image.flatten(1).to(vectors.dtype)
             return product
 
@@ -127,7 +130,7 @@ def _search(
     for halving in range(_HALVINGS + 1):
         share = 0.5**halving
         trial = origin[rows] + share * direction[rows]
-        trial_image = branch(trial).to(trial.dtype)
+        trial_image = rows_of(branch, rows)(trial).to(trial.dtype)
         trials[rows] += 1
         defect = state.target[rows] - trial - trial_image
         size = euclidean_norm(defect)

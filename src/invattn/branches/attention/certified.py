@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,6 +13,7 @@ from invattn.branches.attention.masks import RelativePositionLogits, Visibility
 from invattn.branches.attention.rules import AttentionRule, TheoremR
 from invattn.branches.attention.scores import Score
 from invattn.branches.base import Branch
+from invattn.branches.context import make_shift, shifted, shifts_of, split_shift
 from invattn.branches.mean_shift import start_as_shift
 from invattn.functional import Response, attend, response_weights, spectral_norm, squash
 from invattn.lipschitz import ROUNDING, LipschitzBound, output_constant
@@ -31,6 +34,8 @@ class CertifiedAttention(Branch):
         rule: What bounds a head and scales its logits; None is Theorem R, with alpha = 2 |W_V| / sensitivity of s.
         visibility: What each query may see.
         position_logits: Learned logits by relative position, or None.
+        context_channels: K of a context (B, K), see :meth:`Branch.given`; it moves the tokens that queries and keys
+            see, the values before they are squashed, and b_L. None for no context.
 
     Raises:
         ValueError: If the response is not row-normalised or its kernel has no bound.
@@ -50,6 +55,7 @@ class CertifiedAttention(Branch):
         rule: AttentionRule | None = None,
         visibility: Visibility | None = None,
         position_logits: RelativePositionLogits | None = None,
+        context_channels: int | None = None,
     ) -> None:
         super().__init__()
         kappa = response.kernel.kappa
@@ -77,6 +83,7 @@ class CertifiedAttention(Branch):
         self.output = nn.Linear(channels, channels)
         self.visibility = Visibility() if visibility is None else visibility
         self.position_logits = position_logits
+        self.context = make_shift(context_channels, (channels, channels, channels))
 
     @property
     def kind(self) -> str:
@@ -88,14 +95,15 @@ class CertifiedAttention(Branch):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        query, key, scale, bias, mask = self._factors(x)
-        value = squash(split_heads(self.value(x), self.num_heads))
+        seen, inner, outer = self._shifts(x)
+        query, key, scale, bias, mask = self._factors(shifted(x, seen))
+        value = squash(split_heads(shifted(self.value(x), inner), self.num_heads))
         mixed = attend(query, key, value, response=self.response, logit_bias=bias, mask=mask)
-        return F.linear(join_heads(mixed), self.output.weight * scale, self.output.bias)
+        return shifted(F.linear(join_heads(mixed), self.output.weight * scale, self.output.bias), outer)
 
     def attention_weights(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        query, key, _, bias, mask = self._factors(x)
+        query, key, _, bias, mask = self._factors(shifted(x, self._shifts(x)[0]))
         return response_weights(query, key, response=self.response, logit_bias=bias, mask=mask)
 
     def start_as_mean_shift(self) -> None:
@@ -126,6 +134,10 @@ class CertifiedAttention(Branch):
             ),
             factors=factors,
         )
+
+    def _shifts(self, x: Tensor) -> Sequence[Tensor | None]:
+        """Return what the context adds to the tokens that queries and keys see, to the values, and to b_L."""
+        return split_shift(shifts_of(self.context, x), (self.channels, self.channels, self.channels))
 
     def _factors(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
         """Return scaled query and key factors, the scale of W_L, position logits and mask."""
