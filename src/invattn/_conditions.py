@@ -69,7 +69,7 @@ class Conditional(nn.Module):
             ValueError: If nothing is bound, or values of another number of samples.
         """
         values = self.values()
-        check_rows(values, batch)
+        check_rows(len(values), batch)
         return values
 
 
@@ -137,16 +137,31 @@ def rows_of(function: Callable[[Tensor], Tensor], index: Tensor) -> Callable[[Te
     """
     if isinstance(function, PerSample):
         return function.rows(index)
-    if isinstance(function, nn.Module):
-        return _with_values(function, lambda name, part: None if part.bound is None else part.bound[index])
-    return function
+    return select_rows(function, index) if isinstance(function, nn.Module) else function
 
 
-def check_rows(values: Tensor, batch: int) -> None:
+def select_rows(module: _Module, index: Tensor) -> _Module:
+    """Return a view of a module with the values of some of its samples, in this order; itself where none are bound."""
+    return _with_values(module, lambda name, part: None if part.bound is None else part.bound[index])
+
+
+def batch_of(condition: Condition) -> int:
+    """Return how many samples a condition is of.
+
+    Raises:
+        ValueError: If its values disagree.
+    """
+    sizes = {len(values) for values in (condition.context, condition.labels) if values is not None}
+    if len(sizes) != 1:
+        raise ValueError(f"context and labels must be of the same samples; got {sorted(sizes)} of them.")
+    return sizes.pop()
+
+
+def check_rows(rows: int, batch: int) -> None:
     """Raise ValueError unless there is one row of values a sample."""
-    if values.shape[0] != batch:
+    if rows != batch:
         raise ValueError(
-            f"a condition of {values.shape[0]} samples was given for a batch of {batch}. Give one row a sample: "
+            f"a condition of {rows} samples was given for a batch of {batch}. Give one row a sample: "
             "map.given(context) with context.shape[0] == x.shape[0]."
         )
 

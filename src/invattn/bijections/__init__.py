@@ -2,6 +2,7 @@
 
 from invattn.bijections.act_norm import ActNorm as ActNorm
 from invattn.bijections.base import Bijection as Bijection
+from invattn.bijections.class_affine import ClassAffine as ClassAffine
 from invattn.bijections.closed_form import ChannelMap as ChannelMap
 from invattn.bijections.closed_form import ClosedForm as ClosedForm
 from invattn.bijections.composed import Composed as Composed

@@ -109,7 +109,7 @@ class ResidualBijection(Bijection):
     def _check(self, z: Tensor) -> None:
         self.g.check_input(z)
         for values in bound_values(self).values():
-            check_rows(values, z.shape[0])
+            check_rows(len(values), z.shape[0])
 
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
         found = self._estimate(x)

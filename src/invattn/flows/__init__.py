@@ -2,6 +2,7 @@
 
 from invattn.flows.attention_positions import attention_blocks as attention_blocks
 from invattn.flows.base import StandardNormal as StandardNormal
+from invattn.flows.conditioning import ClassConditionalNormal as ClassConditionalNormal
 from invattn.flows.flow import Flow as Flow
 from invattn.flows.image_architecture import IMAGE_MIXERS as IMAGE_MIXERS
 from invattn.flows.image_architecture import ImageArchitecture as ImageArchitecture

@@ -26,6 +26,7 @@ from invattn.bijections import (
 )
 from invattn.branches import CertifiedConvolution, Padding
 from invattn.flows.attention_positions import Positions, attention_blocks
+from invattn.flows.conditioning import check_conditions, with_classes
 from invattn.logdet import LogDetEstimator
 from invattn.recipes import KINDS, Certified, Recipe, invertible_attention
 from invattn.solvers import Solver
@@ -63,6 +64,8 @@ class ImageArchitecture:
     position_logits: bool = True
     self_logit: float = 0.0
     num_heads: int = 1
+    classes: int = 0
+    context_channels: int = 0
 
     def __post_init__(self) -> None:
         check_name(self.attention, IMAGE_MIXERS, what="attention of an image flow")
@@ -80,6 +83,7 @@ class ImageArchitecture:
             )
         if self.knots and not self.whitening:
             raise ValueError("knots are those of splines of whitened entries: give whitening too.")
+        check_conditions(self.classes, self.context_channels)
         attention_blocks(self.attention_positions, self.blocks)
         self._check_image()
 
@@ -117,7 +121,8 @@ class _Builder:
 
     def chain(self) -> Composed:
         shape = self.options.image_shape
-        return Composed([*self._front(shape), *_parts(self._scale(0, shape))])
+        parts = [*self._front(shape), *_parts(self._scale(0, shape))]
+        return with_classes(parts, (math.prod(shape),), self.options.classes)
 
     def _front(self, shape: Sequence[int]) -> list[Bijection]:
         """Return what is fitted to data: histograms of all entries, whitening of patches, splines of their entries."""
@@ -172,6 +177,7 @@ class _Builder:
             activate_first=activate_first,
             padding=Padding("zero", grid=(shape[1], shape[2])),
             lipschitz=self.options.lipschitz,
+            context_channels=self.options.context_channels or None,
         )
         return ResidualBijection(branch, solver=self.solver, log_det_estimator=self.log_det_estimator)
 
@@ -190,6 +196,7 @@ class _Builder:
             num_heads=options.num_heads,
             solver=self.solver,
             log_det_estimator=self.log_det_estimator,
+            context_channels=options.context_channels or None,
         )
 
 

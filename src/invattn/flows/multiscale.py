@@ -40,6 +40,9 @@ class MultiscaleIResNet(Flow):
         position_logits: Whether certified attention has learned logits by relative position.
         self_logit: Their start at i = j; a large one lets a block start as a pointwise map.
         num_heads: Heads of each attention block.
+        classes: Classes of the samples, each with a Gaussian prior of its own: ``flow.given(labels=y)``; 0: one prior.
+        context_channels: K of the context of each sample that all residual blocks depend on:
+            ``flow.given(context)``; 0: none.
         solver: How residual blocks are inverted; None is the library's default.
         log_det_estimator: Of all residual blocks; None is the library's default.
 
@@ -77,6 +80,8 @@ class MultiscaleIResNet(Flow):
         position_logits: bool = True,
         self_logit: float = 0.0,
         num_heads: int = 1,
+        classes: int = 0,
+        context_channels: int = 0,
         solver: Solver | None = None,
         log_det_estimator: LogDetEstimator | None = None,
     ) -> None:
@@ -98,6 +103,8 @@ class MultiscaleIResNet(Flow):
             position_logits=position_logits,
             self_logit=self_logit,
             num_heads=num_heads,
+            classes=classes,
+            context_channels=context_channels,
         )
         chain = architecture.bijection(solver=solver, log_det_estimator=log_det_estimator)
         super().__init__(chain, StandardNormal(chain.output_shape(architecture.image_shape)))

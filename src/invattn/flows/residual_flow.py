@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from invattn.bijections import ActNorm, Bijection, Composed, Linear1x1, ResidualBijection, Whitening
 from invattn.branches import CertifiedMLP
 from invattn.flows.base import StandardNormal
+from invattn.flows.conditioning import check_conditions, with_classes
 from invattn.flows.flow import Flow
 from invattn.lipschitz import make_activation
 from invattn.logdet import LogDetEstimator, TokenwiseExact
@@ -32,6 +33,8 @@ class VectorArchitecture:
     activation: str = "lipswish"
     whitening: bool = False
     channel_mixing: bool = False
+    classes: int = 0
+    context_channels: int = 0
 
     def __post_init__(self) -> None:
         if self.dimensions < 1 or self.blocks < 1:
@@ -42,6 +45,7 @@ class VectorArchitecture:
         if not 0 < self.lipschitz < 1:
             raise ValueError(f"lipschitz must lie strictly between 0 and 1; got {self.lipschitz}.")
         make_activation(self.activation)
+        check_conditions(self.classes, self.context_channels)
 
     def bijection(self, *, solver: Solver | None, log_det_estimator: LogDetEstimator | None) -> Composed:
         """Return a new bijection of vectors (B, d).
@@ -62,9 +66,10 @@ class VectorArchitecture:
                 hidden_channels=self.hidden_channels,
                 activation=self.activation,
                 lipschitz=self.lipschitz,
+                context_channels=self.context_channels or None,
             )
             parts.append(ResidualBijection(branch, solver=solver, log_det_estimator=log_det_estimator))
-        return Composed([*parts, ActNorm(self.dimensions)])
+        return with_classes([*parts, ActNorm(self.dimensions)], (self.dimensions,), self.classes)
 
 
 class ResidualFlow(Flow):
@@ -81,6 +86,8 @@ class ResidualFlow(Flow):
         activation: Of each branch, see :data:`invattn.lipschitz.ACTIVATIONS`.
         whitening: Whether vectors are whitened first, by their covariance.
         channel_mixing: Whether an invertible linear map stands before every block.
+        classes: Classes of the samples, each with a Gaussian prior of its own: ``flow.given(labels=y)``; 0: one prior.
+        context_channels: K of the context of each sample that all blocks depend on: ``flow.given(context)``; 0: none.
         solver: How residual blocks are inverted; None is the library's default.
         log_det_estimator: Of all residual blocks; None is as above.
 
@@ -108,6 +115,8 @@ class ResidualFlow(Flow):
         activation: str = "lipswish",
         whitening: bool = False,
         channel_mixing: bool = False,
+        classes: int = 0,
+        context_channels: int = 0,
         solver: Solver | None = None,
         log_det_estimator: LogDetEstimator | None = None,
     ) -> None:
@@ -119,6 +128,8 @@ class ResidualFlow(Flow):
             activation=activation,
             whitening=whitening,
             channel_mixing=channel_mixing,
+            classes=classes,
+            context_channels=context_channels,
         )
         chain = architecture.bijection(solver=solver, log_det_estimator=log_det_estimator)
         super().__init__(chain, StandardNormal((dimensions,)))

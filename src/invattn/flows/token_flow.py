@@ -26,6 +26,7 @@ def token_flow(
     hidden_channels: Sequence[int] = (32, 32),
     recipe: Recipe | None = None,
     lipschitz: float = 0.99,
+    context_channels: int | None = None,
     solver: Solver | None = None,
     log_det_estimator: LogDetEstimator | None = None,
 ) -> Composed:
@@ -45,6 +46,7 @@ def token_flow(
         hidden_channels: Of each CertifiedMLP.
         recipe: Form of the attention; None is ``Certified(mean_shift=True)``.
         lipschitz: c of every residual block.
+        context_channels: K of a context (B, K) that all residual blocks depend on, ``given(context)``; None for none.
         solver: How they are inverted; None is the library's default.
         log_det_estimator: Of the attention blocks, and of the others where C is above 8 (else
             :class:`invattn.logdet.TokenwiseExact`); None is the library's default.
@@ -70,7 +72,7 @@ def token_flow(
 
     def mixer() -> Bijection:
         if attention == "uniform":
-            pooling = CertifiedPooling(channels=channels, lipschitz=lipschitz)
+            pooling = CertifiedPooling(channels=channels, lipschitz=lipschitz, context_channels=context_channels)
             if isinstance(recipe, Certified) and recipe.mean_shift:
                 pooling.start_as_mean_shift()
             return ResidualBijection(pooling, solver=solver, log_det_estimator=log_det_estimator)
@@ -83,12 +85,18 @@ def token_flow(
             layout="tokens",
             solver=solver,
             log_det_estimator=tokenwise if attention == "pointwise" else log_det_estimator,
+            context_channels=context_channels,
         )
 
     parts: list[Bijection] = []
     for _ in range(blocks):
         for _ in range(0 if attention == "none" else attention_layers):
             parts += [ActNorm(channels), mixer()]
-        mlp = CertifiedMLP(channels=channels, hidden_channels=tuple(hidden_channels), lipschitz=lipschitz)
+        mlp = CertifiedMLP(
+            channels=channels,
+            hidden_channels=tuple(hidden_channels),
+            lipschitz=lipschitz,
+            context_channels=context_channels,
+        )
         parts += [ActNorm(channels), ResidualBijection(mlp, solver=solver, log_det_estimator=tokenwise)]
     return Composed([*parts, ActNorm(channels)])
