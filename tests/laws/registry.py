@@ -31,6 +31,7 @@ from invattn.bijections import (
     Split,
     Squeeze,
     Whitening,
+    initialize,
 )
 from invattn.branches import Branch, CertifiedConvolution, CertifiedMLP, Padding
 from invattn.flows import IMAGE_MIXERS, TOKEN_MIXERS, MultiscaleIResNet, ResidualFlow, token_flow
@@ -364,6 +365,26 @@ def _image_flow(attention: str, seed: int) -> Bijection:
     return flow.bijection.eval()
 
 
+def _fitted_image_flow(seed: int) -> Bijection:
+    """Everything that is fitted to data, on a single scale."""
+    flow = MultiscaleIResNet(
+        (1, 4, 4),
+        (1,),
+        4,
+        lipschitz=0.9,
+        kernel_sizes=(3, 1),
+        levels=3,
+        whitening=4,
+        whitening_reach=2.0,
+        knots=4,
+        channel_knots=3,
+        log_det_estimator=Exact(),
+    ).double()
+    initialize(flow.bijection, random_images(40, 1, 4, 4, seed=seed).sigmoid() - 0.5)
+    _disturb(flow, seed)
+    return flow.bijection.eval()
+
+
 def _vector_flow(seed: int) -> Bijection:
     flow = ResidualFlow(
         CHANNELS, blocks=2, hidden_channels=(5,), lipschitz=0.9, whitening=True, channel_mixing=True
@@ -404,6 +425,7 @@ BIJECTIONS = [
         for name in IMAGE_MIXERS
     ),
     BijectionCase("vector_flow", _vector_flow, lambda: random_tokens(4)[:, 0]),
+    BijectionCase("fitted_image_flow", _fitted_image_flow, lambda: random_images(2, 1, 4, 4).sigmoid() - 0.5),
     BijectionCase("act_norm_of_images", lambda seed: _layer(ActNorm(CHANNELS), seed), random_images),
     BijectionCase("act_norm_of_tokens", lambda seed: _layer(ActNorm(CHANNELS), seed), random_tokens),
     BijectionCase(

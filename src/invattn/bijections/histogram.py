@@ -151,7 +151,7 @@ class HistogramNormal(ChannelMap, DataDependent):
 
     def _rows(self, x: Tensor) -> Tensor:
         """Return x with shape (C, everything else)."""
-        return x.movedim(channel_axis(x), 0).reshape(self.channels, -1)
+        return x.movedim(channel_axis(x), 0).reshape(self.channels, -1).contiguous()
 
     def _like(self, rows: Tensor, x: Tensor) -> Tensor:
         """Undo ``_rows``, in the dtype of x."""

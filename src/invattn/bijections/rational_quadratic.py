@@ -70,7 +70,7 @@ class RationalQuadratic:
     def _pieces(self, edges: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         """Return x0, x1, y0, y1, d0, d1 of the piece that each x lies in, the outermost for those beyond."""
         with torch.no_grad():
-            below = torch.searchsorted(edges.contiguous(), x.contiguous(), right=True) - 1
+            below = torch.searchsorted(edges.contiguous(), x, right=True) - 1
             below = below.clamp(0, edges.shape[1] - 2)
         tables = (self.places, self.values, self.slopes)
         return tuple(table.gather(1, below + shift) for table in tables for shift in (0, 1))

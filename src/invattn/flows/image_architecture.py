@@ -57,6 +57,7 @@ class ImageArchitecture:
     whitening_ridge: float = 1e-5
     whitening_reach: float = 0.0
     knots: int = 0
+    channel_knots: int = 0
     first_squeeze: int = 2
     split: bool = True
     prior_channels: int = 32
@@ -76,10 +77,10 @@ class ImageArchitecture:
                 "first_squeeze >= 1, whitening >= 0 and prior_channels >= 0 are needed; got "
                 f"{self.first_squeeze}, {self.whitening} and {self.prior_channels}."
             )
-        if self.levels < 0 or self.knots == 1 or self.knots < 0 or self.whitening_reach < 0:
+        if self.levels < 0 or self.whitening_reach < 0 or min(self._splines()) < 0 or 1 in self._splines():
             raise ValueError(
-                "levels >= 0, knots = 0 or >= 2 and whitening_reach >= 0 are needed; got "
-                f"{self.levels}, {self.knots} and {self.whitening_reach}."
+                "levels >= 0, whitening_reach >= 0, and knots and channel_knots of 0 or at least 2 are needed; got "
+                f"{self.levels}, {self.whitening_reach}, {self.knots} and {self.channel_knots}."
             )
         if self.knots and not self.whitening:
             raise ValueError("knots are those of splines of whitened entries: give whitening too.")
@@ -95,6 +96,9 @@ class ImageArchitecture:
             log_det_estimator: Of all residual blocks; None is the library's default.
         """
         return _Builder(self, solver, log_det_estimator).chain()
+
+    def _splines(self) -> tuple[int, int]:
+        return self.knots, self.channel_knots
 
     def _check_image(self) -> None:
         if min(self.image_shape) < 1:
@@ -147,7 +151,7 @@ class _Builder:
         blocks = self.options.blocks
         squeeze = Squeeze(self.options.first_squeeze if number == 0 else 2)
         shape = squeeze.output_shape(before)
-        parts = [squeeze, *self._blocks(number, shape), ActNorm(shape[0])]
+        parts = [squeeze, *self._blocks(number, shape), self._scaling(shape[0])]
         if number == len(blocks) - 1:
             return Composed([*parts, Reshape(shape)])
         if not self.options.split:
@@ -160,13 +164,17 @@ class _Builder:
         options, parts = self.options, list[Bijection]()
         wanted = attention_blocks(options.attention_positions, options.blocks)
         for index in range(options.blocks[number]):
-            parts.append(ActNorm(shape[0]))
+            parts.append(self._scaling(shape[0]))
             if options.channel_mixing:
                 parts.append(Linear1x1(shape[0]))
             parts.append(self._convolution(shape, activate_first=index > 0))
             if options.attention != "none" and (number, index) in wanted:
-                parts += [ActNorm(shape[0]), self._mixer(shape)]
+                parts += [self._scaling(shape[0]), self._mixer(shape)]
         return parts
+
+    def _scaling(self, channels: int) -> Bijection:
+        knots = self.options.channel_knots
+        return MonotoneSpline(channels, knots=knots) if knots else ActNorm(channels)
 
     def _convolution(self, shape: Sequence[int], *, activate_first: bool) -> Bijection:
         branch = CertifiedConvolution(

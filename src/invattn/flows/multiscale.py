@@ -16,10 +16,11 @@ from invattn.solvers import Solver
 class MultiscaleIResNet(Flow):
     """An i-ResNet over images, with attention blocks between its convolutional blocks.
 
-    Whitening first, if asked for. Then at each scale: Squeeze, its blocks, and a Split that sends half of the
-    channels to the base and the others on. A block is ActNorm (and an invertible 1 x 1 convolution, if asked for) and
-    x + g(x) with a certified convolution g; an attention block is ActNorm and :func:`invattn.invertible_attention`.
-    ActNorm and whitening start from data by :func:`invattn.bijections.initialize`. The base is a standard normal.
+    First what is fitted to data, if asked for: histograms, whitening, splines. Then at each scale: Squeeze, its
+    blocks, and a Split that sends half of the channels to the base and the others on. A block is ActNorm (and an
+    invertible 1 x 1 convolution, if asked for) and x + g(x) with a certified convolution g; an attention block is
+    ActNorm and :func:`invattn.invertible_attention`. ActNorm and all that is fitted start from data by
+    :func:`invattn.bijections.initialize`. The base is a standard normal.
 
     Args:
         image_shape: (C, H, W) of one image.
@@ -32,7 +33,13 @@ class MultiscaleIResNet(Flow):
         lipschitz: c of every residual block.
         kernel_sizes: Of each convolutional branch, in pixels.
         activation: Of each convolutional branch, see :data:`invattn.lipschitz.ACTIVATIONS`.
+        levels: Grey levels of the data in [-0.5, 0.5), if they are few: each entry is then first made normal by its
+            histogram; 0: it is not.
         whitening: Side of the patches, in pixels, whose entries are whitened together first; 0: none.
+        whitening_ridge: Added to their variances, in the units of the data squared.
+        whitening_reach: Distance in pixels over which their covariances are tapered; 0: they are not.
+        knots: Of the spline that makes each whitened entry normal, fitted and then learned; 0: no splines.
+        channel_knots: Of a spline of each channel wherever ActNorm stands, instead of it; 0: ActNorm.
         first_squeeze: Side of the patches that become channels at the first scale; later scales take 2.
         split: Whether half of the channels leave after each scale but the last.
         prior_channels: Width of the learned prior of the channels that leave; 0: a standard normal.
@@ -72,7 +79,12 @@ class MultiscaleIResNet(Flow):
         lipschitz: float = 0.97,
         kernel_sizes: Sequence[int] = (3, 1, 3),
         activation: str = "lipswish",
+        levels: int = 0,
         whitening: int = 0,
+        whitening_ridge: float = 1e-5,
+        whitening_reach: float = 0.0,
+        knots: int = 0,
+        channel_knots: int = 0,
         first_squeeze: int = 2,
         split: bool = True,
         prior_channels: int = 32,
@@ -95,7 +107,12 @@ class MultiscaleIResNet(Flow):
             lipschitz=lipschitz,
             kernel_sizes=tuple(kernel_sizes),
             activation=activation,
+            levels=levels,
             whitening=whitening,
+            whitening_ridge=whitening_ridge,
+            whitening_reach=whitening_reach,
+            knots=knots,
+            channel_knots=channel_knots,
             first_squeeze=first_squeeze,
             split=split,
             prior_channels=prior_channels,
