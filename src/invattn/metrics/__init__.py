@@ -1,5 +1,7 @@
-"""Image metrics of the reconstruction experiment: thin wrappers over torchmetrics."""
+"""Metrics of images: thin wrappers over torchmetrics."""
 
+from invattn.metrics.frechet import frechet_distance as frechet_distance
+from invattn.metrics.frechet import load_features as load_features
 from invattn.metrics.pixels import CleanPixels as CleanPixels
 from invattn.metrics.pixels import clean_pixels as clean_pixels
 from invattn.metrics.reconstruction import V_SCORE_THRESHOLD as V_SCORE_THRESHOLD
