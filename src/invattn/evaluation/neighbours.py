@@ -40,7 +40,7 @@ def nearest_images(samples: Tensor, images: Tensor, *, count: int = 1) -> Neighb
         [
             # The exact differences: the expansion |a|^2 - 2ab + |b|^2 loses the distance of a copy to rounding.
             torch.cdist(flat, part.flatten(1).to(flat), compute_mode="donot_use_mm_for_euclid_dist")
-            for part in images.split(_BATCH)
+            for part in torch.split(images, _BATCH)
         ],
         dim=1,
     )

@@ -18,7 +18,7 @@ class ReceptiveField:
     """What one place of a result depends on.
 
     Attributes:
-        what: What was differentiated, in words.
+        what: ``convolution`` or ``attention``, one block alone, or ``scale``, all blocks of the first scale in a row.
         values: |dz_i / dx_j| at every place j, Frobenius norm over channels, mean over images, shape (H, W), float64.
         place: i, (row, column).
     """
@@ -48,16 +48,18 @@ def receptive_fields(flow: Flow, x: Tensor) -> list[ReceptiveField]:
         return []
     height, width = on_grid[0][1].shape[-2:]
     place = (height // 2, width // 2)
-    convolution = on_grid[0]
-    attention = [entry for entry in on_grid if entry[0].branch.mixes_tokens and entry[1].dim() == 3]
+    attention = [block for block, point in on_grid if block.branch.mixes_tokens and point.dim() == 3]
+    first, last = on_grid[0][0], on_grid[-1][0]
+    wanted = [
+        ("convolution", first, first),
+        ("scale", first, last),
+        *(("attention", part, part) for part in attention[:1]),
+    ]
     fields = []
-    for block, point in [convolution, *attention[:1]]:
-        point = point.detach().requires_grad_()
-        values = _norms(block(point), point, (height, width), place)
-        fields.append(ReceptiveField(f"one block: {block.branch.kind}", values, place))
-    start, end = _run(flow, x, first=on_grid[0][0], last=on_grid[-1][0])
-    values = _norms(end, start, (height, width), place)
-    return [*fields, ReceptiveField(f"all {len(on_grid)} blocks of the first scale", values, place)]
+    for what, start, end in wanted:
+        reaching, leaving = _run(flow, x, first=start, last=end)
+        fields.append(ReceptiveField(what, _norms(leaving, reaching, (height, width), place), place))
+    return fields
 
 
 def _first_scale(entries: Sequence[tuple[ResidualBijection, Tensor]]) -> list[tuple[ResidualBijection, Tensor]]:

@@ -74,7 +74,7 @@ def invert(flow: Flow, z: Tensor, *, on_batch: Callable[[int], None] | None = No
         on_batch: Called with the number of points done, after each batch.
     """
     values, converged, statuses = [], [], []
-    for part in z.split(BATCH):
+    for part in torch.split(z, BATCH):
         solution = flow.bijection.solve(part)
         values.append(solution.value)
         converged.append(solution.converged)

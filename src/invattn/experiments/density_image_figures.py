@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,10 +20,10 @@ TEMPERATURES = (0.7, 0.8, 1.0)
 SHOWN = 36
 """Number of samples at each temperature, and of test images beside them."""
 
-WALKS, WALK_STEPS = 4, 9
+WALKS, WALK_STEPS = 2, 9
 """Walks through latent space on the page, and the images of each, both ends counted."""
 
-COMPARED, NEIGHBOURS = 10, 2
+COMPARED, NEIGHBOURS = 10, 1
 """Samples that nearest training images are searched for, and how many of each."""
 
 FIELD_IMAGES = 8
@@ -37,28 +36,21 @@ EFFECT_BUDGET = 4e10
 """Limit of blocks x parameters x pixels x images for the effects of blocks: about a minute on one core."""
 
 
-@dataclass(frozen=True)
-class PixelScale:
-    """How entries of a sample become grey levels: x = low + (v + u) / levels, u in [0, 1).
+def to_pictures(x: Tensor, *, levels: int) -> Tensor:
+    """Return samples as pictures (..., H, W, 3), uint8; what is not finite becomes middle grey.
 
-    Attributes:
-        levels: Number of grey levels v = 0 ... levels - 1.
-        low: Where level 0 begins.
+    Args:
+        x: (v + u) / levels - 0.5, v = 0 ... levels - 1 and u in [0, 1); shape (..., C, H, W), C = 1 or 3.
+        levels: Number of grey levels.
     """
-
-    levels: int = 256
-    low: float = -0.5
-
-    def to_pictures(self, x: Tensor) -> Tensor:
-        """Return images (..., C, H, W) as pictures (..., H, W, 3), uint8; what is not finite becomes middle grey."""
-        level = (self.levels * (x.detach().double().cpu() - self.low)).floor()
-        shade = level.clamp(0, self.levels - 1) * (255 / (self.levels - 1))
-        colour = shade.nan_to_num(nan=128.0).round().to(torch.uint8).movedim(-3, -1)
-        return colour.expand(*colour.shape[:-1], 3).contiguous()
+    level = (levels * (x.detach().double().cpu() + 0.5)).floor()
+    shade = level.clamp(0, levels - 1) * (255 / (levels - 1))
+    colour = shade.nan_to_num(nan=128.0).round().to(torch.uint8).movedim(-3, -1)
+    return colour.expand(*colour.shape[:-1], 3).contiguous()
 
 
 def make_image_figures(
-    flow: Flow, train: Tensor, test: Tensor, *, losses: Sequence[float], seed: int, scale: PixelScale | None = None
+    flow: Flow, train: Tensor, test: Tensor, *, losses: Sequence[float], seed: int, levels: int = 256
 ) -> Arrays:
     """Return all arrays of a trained flow over images.
 
@@ -68,26 +60,25 @@ def make_image_figures(
         test: Test images, shape (m, C, H, W), at least two.
         losses: Training loss of every step, nats per dimension.
         seed: Decides samples and probes.
-        scale: How entries become grey levels; None is that of 8-bit images in [-0.5, 0.5).
+        levels: Number of grey levels of the images.
 
     Returns:
         Array name -> values. ``block_*`` and ``field_*`` are missing where the flow is too large for them, or has no
         residual block over images.
     """
-    scale = PixelScale() if scale is None else scale
     test = test.to(next(flow.bijection.parameters()))
     arrays = {
         "losses": np.asarray(losses, dtype=np.float64),
-        "real_images": scale.to_pictures(test[:SHOWN]).numpy(),
+        "real_images": to_pictures(test[:SHOWN], levels=levels).numpy(),
     }
-    arrays |= sample_arrays(flow, TEMPERATURES, SHOWN, seed=seed, scale=scale)
-    arrays |= walk_arrays(flow, test, walks=WALKS, steps=WALK_STEPS, scale=scale)
+    arrays |= sample_arrays(flow, TEMPERATURES, SHOWN, seed=seed, levels=levels)
+    arrays |= walk_arrays(flow, test, walks=WALKS, steps=WALK_STEPS, levels=levels)
     samples = draw_samples(flow, COMPARED, seed=derive_seed(seed, "compared samples")).values
-    arrays |= neighbour_arrays(samples, train, count=NEIGHBOURS, scale=scale)
+    arrays |= neighbour_arrays(samples, train, count=NEIGHBOURS, levels=levels)
     return arrays | effect_arrays(flow, test, seed=seed) | field_arrays(flow, test[:FIELD_IMAGES])
 
 
-def sample_arrays(flow: Flow, temperatures: Sequence[float], count: int, *, seed: int, scale: PixelScale) -> Arrays:
+def sample_arrays(flow: Flow, temperatures: Sequence[float], count: int, *, seed: int, levels: int) -> Arrays:
     """Return samples from the same base draws at several temperatures.
 
     Returns:
@@ -97,12 +88,15 @@ def sample_arrays(flow: Flow, temperatures: Sequence[float], count: int, *, seed
     drawn = [draw_samples(flow, count, seed=seed, temperature=temperature) for temperature in temperatures]
     return {
         "sample_temperatures": np.asarray(temperatures, dtype=np.float64),
-        "sample_images": torch.stack([scale.to_pictures(part.values) for part in drawn]).numpy(),
-        "sample_failed": torch.stack([~(part.converged & part.finite) for part in drawn]).cpu().numpy().astype(np.uint8),
+        "sample_images": torch.stack([to_pictures(part.values, levels=levels) for part in drawn]).numpy(),
+        "sample_failed": torch.stack([~(part.converged & part.finite) for part in drawn])
+        .cpu()
+        .numpy()
+        .astype(np.uint8),
     }
 
 
-def walk_arrays(flow: Flow, images: Tensor, *, walks: int, steps: int, scale: PixelScale) -> Arrays:
+def walk_arrays(flow: Flow, images: Tensor, *, walks: int, steps: int, levels: int) -> Arrays:
     """Return walks between the first images and the ones after them.
 
     Returns:
@@ -110,11 +104,11 @@ def walk_arrays(flow: Flow, images: Tensor, *, walks: int, steps: int, scale: Pi
     """
     walks = min(walks, len(images) // 2)
     found = interpolate(flow, images[:walks], images[walks : 2 * walks], steps=steps)
-    pictures = scale.to_pictures(found.values)
+    pictures = to_pictures(found.values, levels=levels)
     return {"walk_images": pictures.view(walks, steps, *pictures.shape[1:]).numpy()}
 
 
-def neighbour_arrays(samples: Tensor, train: Tensor, *, count: int, scale: PixelScale) -> Arrays:
+def neighbour_arrays(samples: Tensor, train: Tensor, *, count: int, levels: int) -> Arrays:
     """Return samples with the training images nearest to each.
 
     Returns:
@@ -123,9 +117,9 @@ def neighbour_arrays(samples: Tensor, train: Tensor, *, count: int, scale: Pixel
     """
     found = nearest_images(samples, train, count=count)
     return {
-        "nearest_samples": scale.to_pictures(samples).numpy(),
-        "nearest_images": scale.to_pictures(train[found.index.to(train.device)]).numpy(),
-        "nearest_distance": (scale.levels * found.distance).cpu().numpy(),
+        "nearest_samples": to_pictures(samples, levels=levels).numpy(),
+        "nearest_images": to_pictures(train[found.index.to(train.device)], levels=levels).numpy(),
+        "nearest_distance": (levels * found.distance).cpu().numpy(),
     }
 
 

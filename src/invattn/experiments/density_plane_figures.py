@@ -41,7 +41,7 @@ def make_plane_figures(flow: Flow, test: Tensor, *, losses: Sequence[float], see
     side = reach * (2 * (torch.arange(SIDE, dtype=test.dtype, device=test.device) + 0.5) / SIDE - 1)
     grid = torch.stack(torch.meshgrid(side, side, indexing="xy"), dim=-1).reshape(-1, 2)
     exact = with_estimator(flow, Exact())
-    density = torch.cat([exact.log_prob(part) for part in grid.split(_CHUNK)])
+    density = torch.cat([exact.log_prob(part) for part in torch.split(grid, _CHUNK)])
     return {
         "losses": np.asarray(losses, dtype=np.float64),
         "plane_points": test[:SHOWN].cpu().numpy(),

@@ -62,7 +62,7 @@ def frechet_distance(real: Tensor, generated: Tensor, features: nn.Module) -> fl
         )
     metric = FrechetInceptionDistance(feature=_Checked(features, _colour(real[:1])))
     for images, is_real in ((real, True), (generated, False)):
-        for part in images.split(_BATCH):
+        for part in torch.split(images, _BATCH):
             metric.update(_colour(part), real=is_real)
     return float(metric.compute())
 
@@ -80,9 +80,9 @@ class _Checked(nn.Module):
             found = self.features(images)
         except RuntimeError as error:
             lines = str(error).strip().splitlines()
+            reason = lines[-1] if lines else type(error).__name__
             raise DataError(
-                f"the features file does not take images with shape {tuple(images.shape)} ({lines[-1] if lines else ''}). "
-                f"{_REMEDY}"
+                f"the features file does not take images with shape {tuple(images.shape)} ({reason}). {_REMEDY}"
             ) from None
         if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != len(images):
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__

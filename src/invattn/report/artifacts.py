@@ -39,15 +39,40 @@ _DIMENSIONS = {
     "conditional_points": 2,
     "conditional_arrived": 1,
     "conditional_reach": 1,
+    "real_images": 4,
+    "sample_temperatures": 1,
+    "sample_images": 5,
+    "sample_failed": 2,
+    "walk_images": 5,
+    "nearest_samples": 4,
+    "nearest_images": 5,
+    "nearest_distance": 2,
+    "block_kinds": 1,
+    "block_log_det": 1,
+    "block_size": 1,
+    "block_change": 1,
+    "block_change_error": 1,
+    "field_names": 1,
+    "field_maps": 3,
+    "field_place": 1,
+    "plane_points": 2,
+    "plane_samples": 2,
+    "plane_density": 2,
+    "plane_reach": 1,
 }
 # What numpy and zipfile raise for a file that is cut, altered, pickled or no archive at all (a bare array is none).
 DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-_PICTURES = ("originals", "reconstructions", "attention_image")
+_PICTURES = (
+    *("originals", "reconstructions", "attention_image"),
+    *("real_images", "sample_images", "walk_images", "nearest_samples", "nearest_images"),
+)
+_WORDS = ("block_kinds", "field_names")
 
 
 _ABSENT = {
     "curve": "the run stored no curves for several c (without a constraint there is no c)",
     "attention": "the run stored no attention maps (large images and the pointwise control have none)",
+    "block": "the run stored no figures of single blocks (they would take long for large flows)",
 }
 
 
@@ -72,7 +97,8 @@ class Artifact:
     @property
     def label(self) -> str:
         """The reader's name of the pair."""
-        return f"{labels.kind(self.attention)} ({labels.recipe(self.recipe).lower()})"
+        kind, recipe = labels.kind(self.attention), labels.recipe(self.recipe).lower()
+        return f"{kind.removesuffix(')')}, {recipe})" if kind.endswith(")") else f"{kind} ({recipe})"
 
     def take(self, *names: str) -> list[Array]:
         """Return the named arrays.
@@ -94,7 +120,8 @@ class Artifact:
             raise MissingPartError(_ABSENT.get(name.split("_")[0], f"the run stored no array {name!r}"))
         value: Array = stored[name]
         wanted = np.uint8 if name in _PICTURES else None
-        if value.ndim != _DIMENSIONS[name] or value.dtype.kind not in "uif" or (wanted and value.dtype != wanted):
+        kinds = "U" if name in _WORDS else "uif"
+        if value.ndim != _DIMENSIONS[name] or value.dtype.kind not in kinds or (wanted and value.dtype != wanted):
             raise MissingPartError(f"the stored array {name!r} has an unexpected shape or type")
         if value.size == 0:
             raise MissingPartError(f"the stored array {name!r} is empty")

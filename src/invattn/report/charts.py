@@ -87,7 +87,8 @@ def _paint_line(axes: Axes, line: Line, chart: Chart) -> None:
         y = np.maximum(y, SMALLEST)
     if chart.y_limits is not None:
         # Far outside the axes nothing is drawn anyway, and huge coordinates upset viewers.
-        y = np.minimum(y, chart.y_limits[1] * 10 if chart.log_y else chart.y_limits[1] * 2)
+        low, high = chart.y_limits
+        y = np.minimum(y, high * 10 if chart.log_y else high + (high - low))
     axes.plot(
         line.x,
         y,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,22 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from invattn.records import DensityRecord, atomic_write
-from invattn.report import density_parts, labels
+from invattn.report import density_block_parts, density_image_parts, density_parts, density_set_parts, labels
 from invattn.report.artifacts import Array, Artifact
+from invattn.report.density_headline import headline
+from invattn.report.density_measure import Measure, Subject, measure_of, subject_of
+from invattn.report.density_plane_parts import plane_densities
+from invattn.report.density_published import comparison_note, published_table, shape_words
+from invattn.report.parts import Part
 
 _DESCRIPTIONS = {
     "sets": "Sets of 32 points in the plane around three random centres",
+    "two-moons": "Two moons in the plane",
+    "8-gaussians": "Eight Gaussians in the plane",
+    "checkerboard": "A checkerboard in the plane",
 }
+
+_SHOWN = 36
 
 
 def render_density(record: DensityRecord, *, folder: Path) -> str:
@@ -43,22 +54,83 @@ def _content(record: DensityRecord, folder: Path) -> dict[str, Any]:
     ordered = sorted(record.results, key=lambda result: order.index(density_parts.kind_of(result)))
     pairs = dict.fromkeys((density_parts.kind_of(result), density_parts.recipe_of(result)) for result in ordered)
     stored = [Artifact(folder, attention=attention, recipe=recipe) for attention, recipe in pairs]
-    parts = [
-        density_parts.training_curves(ordered),
-        density_parts.sets_part(stored),
-        density_parts.conditionals_part(stored),
-    ]
+    subject, measure = subject_of(record), measure_of(record)
+    parts = [*_PARTS[subject](stored, measure), density_parts.training_curves(ordered, measure)]
     return {
         "record": record,
         "data": {key: record.data.get(key) for key in ("name", "train", "test", "dimensions", "notes")},
         "references": record.data.get("references") or {},
-        "subject": _DESCRIPTIONS.get(str(record.data.get("name")), str(record.data.get("name"))),
-        "headline": density_parts.headline(record),
+        "subject": _subject(record),
+        "subject_kind": subject,
+        "measure": measure,
+        "levels": record.data.get("levels") or 256,
+        "accuracy": _accuracy(record, measure),
+        "contents": _CONTENTS[subject],
+        "headline": headline(record),
         "rows": density_parts.table_rows(record),
+        "published": published_table(record) if subject == "images" else [],
+        "comparison": comparison_note(record) if subject == "images" else "",
+        "shown": _SHOWN,
         "stopped": _stopped(record),
         "settings": [(name, "default" if value is None else str(value)) for name, value in record.settings.items()],
         "parts": {part.anchor: part for part in parts},
     }
+
+
+def _image_parts(stored: Sequence[Artifact], measure: Measure) -> list[Part]:
+    return [
+        density_image_parts.image_samples(stored),
+        density_image_parts.temperatures(stored),
+        density_image_parts.walks(stored),
+        density_image_parts.nearest(stored),
+        density_block_parts.block_effects(stored, unit=f"{measure.word}/dim", factor=measure.factor),
+        density_block_parts.receptive_fields(stored),
+    ]
+
+
+def _set_parts(stored: Sequence[Artifact], measure: Measure) -> list[Part]:
+    return [density_set_parts.sets_part(stored), density_set_parts.conditionals_part(stored)]
+
+
+def _plane_parts(stored: Sequence[Artifact], measure: Measure) -> list[Part]:
+    return [plane_densities(stored)]
+
+
+_PARTS: dict[Subject, Callable[[Sequence[Artifact], Measure], list[Part]]] = {
+    "images": _image_parts,
+    "sets": _set_parts,
+    "plane": _plane_parts,
+}
+
+_HEAD, _TAIL = (("table", "Results"),), (("training", "Training"), ("run", "This run"))
+_CONTENTS: dict[Subject, tuple[tuple[str, str], ...]] = {
+    "images": (
+        *_HEAD,
+        *(("table3", "Published"), ("samples", "Samples"), ("temperatures", "Temperatures"), ("walks", "Walks")),
+        *(("nearest", "Nearest"), ("blocks", "Blocks"), ("fields", "Receptive field")),
+        *_TAIL,
+    ),
+    "sets": (*_HEAD, ("conditional", "One further point"), ("samples", "Samples"), *_TAIL),
+    "plane": (*_HEAD, ("plane", "Density and samples"), *_TAIL),
+}
+
+
+def _subject(record: DensityRecord) -> str:
+    name = str(record.data.get("name"))
+    if subject_of(record) == "images":
+        return f"{labels.dataset(name)} at {shape_words(record)} pixels"
+    return _DESCRIPTIONS.get(name, name)
+
+
+def _accuracy(record: DensityRecord, measure: Measure) -> str:
+    errors = [result.metrics.estimator_error for result in record.results]
+    largest = max((measure.factor * error for error in errors if np.isfinite(error)), default=0.0)
+    if largest == 0:
+        return "Log-determinants are exact."
+    return (
+        "Log-determinants are estimated without bias; their random probes add a standard error of at most "
+        f"{largest:.2g} to the mean."
+    )
 
 
 def _stopped(record: DensityRecord) -> list[str]:

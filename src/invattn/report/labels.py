@@ -12,8 +12,12 @@ KINDS = {
     "pointwise": "Pointwise (control)",
 }
 
-MIXERS = KINDS | {"uniform": "Uniform pooling (control)", "none": "No attention (control)"}
-"""What may stand between the tokens of a flow: the attention kinds and two more controls."""
+MIXERS = KINDS | {
+    "uniform": "Uniform pooling (control)",
+    "convolution": "One more convolution (control)",
+    "none": "No attention (control)",
+}
+"""What may stand between the tokens of a flow: the attention kinds and further controls."""
 
 RECIPES = {
     "certified": "Certified",
@@ -29,6 +33,7 @@ DATASETS = {
     "svhn": "SVHN",
     "celeba": "CelebA",
     "photos": "photographs",
+    "digits": "handwritten digits",
 }
 
 GLOSSARY = {

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 # Stand-ins drawn by matplotlib and replaced by the page's variables afterwards: a figure then follows the page's theme.
 _VARIABLES = (
     *("ink", "muted", "grid", "warn"),
-    *("gaussian", "embedded_gaussian", "dot_product", "concatenation", "pointwise", "other"),
+    *("gaussian", "embedded_gaussian", "dot_product", "concatenation", "pointwise", "convolution", "other"),
     *("step1", "step2", "step3", "step4"),
 )
 _STAND_INS = {name: f"#0101{index:02x}" for index, name in enumerate(_VARIABLES, start=16)}

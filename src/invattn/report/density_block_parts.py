@@ -1,0 +1,151 @@
+"""The parts of a density page that look into a flow: what each block does, and how far it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from invattn.report import labels, pictures
+from invattn.report.artifacts import Array, Artifact, MissingPartError, collect, same_length
+from invattn.report.bars import Bars, bar_chart, common_limits
+from invattn.report.parts import Cell, Key, Panel, Part, Row, Scale, Strip
+
+_DECADES = 4
+_FIELDS = {
+    "convolution": "One convolution",
+    "scale": "All of the first scale",
+    "attention": "One attention block",
+}
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """One number of every block: how its charts are titled and where its values lie among the arrays."""
+
+    name: str
+    title: str
+    axis: str
+    values: str
+    scale: float = 1.0
+    whiskers: str = ""
+
+    def of(self, arrays: dict[str, Array]) -> Array:
+        """Return the heights of the bars."""
+        heights: Array = self.scale * arrays[self.values]
+        return heights
+
+    def errors(self, arrays: dict[str, Array]) -> Array | None:
+        """Return the lengths of the whiskers; None where there are none."""
+        return self.scale * arrays[self.whiskers] if self.whiskers else None
+
+    def ends(self, arrays: dict[str, Array]) -> list[Array]:
+        """Return the ends of all bars and whiskers."""
+        heights, errors = self.of(arrays), self.errors(arrays)
+        return [heights] if errors is None else [heights - errors, heights + errors]
+
+
+def block_effects(artifacts: Sequence[Artifact], *, unit: str, factor: float) -> Part:
+    """Log-determinant, contribution and size of every residual block, a chart for each variant.
+
+    Args:
+        artifacts: The stored arrays of the variants.
+        unit: Of the likelihoods on the page, such as ``bits/dim``.
+        factor: What nats per dimension are multiplied by to get it.
+    """
+    built, left_out = collect(artifacts, _effects)
+    measurements = (
+        _Measurement("log-det", "Log-determinant", f"log|det| / d ({unit})", "block_log_det", factor),
+        _Measurement("change", "Left out", f"rise of −log p ({unit})", "block_change", factor, "block_change_error"),
+        _Measurement("size", "Size", "|g(x)| / |x|", "block_size"),
+    )
+    panels = [panel for measurement in measurements for panel in _charts(measurement, built)]
+    return Part(anchor="blocks", panels=tuple(panels), keys=_keys(built), left_out=tuple(left_out))
+
+
+def _effects(artifact: Artifact) -> dict[str, Array]:
+    names = ("block_kinds", "block_log_det", "block_size", "block_change", "block_change_error")
+    arrays = artifact.take(*names)
+    same_length(*arrays)
+    return dict(zip(names, arrays, strict=True))
+
+
+def _charts(measurement: _Measurement, built: Sequence[tuple[Artifact, dict[str, Array]]]) -> list[Panel]:
+    """Return one chart for each variant, all with the same axis; none where nothing was measured."""
+    limits = common_limits([end for _, arrays in built for end in measurement.ends(arrays)])
+    panels = []
+    for artifact, arrays in built:
+        heights = measurement.of(arrays)
+        if np.isfinite(heights).any():
+            bars = Bars(
+                values=heights,
+                errors=measurement.errors(arrays),
+                roles=[_role(str(kind)) for kind in arrays["block_kinds"]],
+                name=f"block-{measurement.name}-{artifact.attention}-{artifact.recipe}",
+                description=f"{measurement.title.lower()} of each residual block of {artifact.label}",
+                x_label="residual block, in order",
+                y_label=measurement.axis,
+                y_limits=limits,
+            )
+            panels.append(Panel(title=f"{measurement.title}: {artifact.label}", svg=bar_chart(bars)))
+    return panels
+
+
+def _role(kind: str) -> str:
+    """Return the colour of a block from its description, such as ``dot_product attention``."""
+    name = kind.split()[0]
+    return name if name in labels.MIXERS else "other"
+
+
+def _keys(built: Sequence[tuple[Artifact, dict[str, Array]]]) -> tuple[Key, ...]:
+    kinds = [str(kind) for _, arrays in built for kind in arrays["block_kinds"]]
+    roles = labels.in_order((_role(kind) for kind in kinds), labels.MIXERS)
+    words = {"convolution": "Convolution", "other": "Other"}
+    return tuple(Key(role=role, label=words.get(role, labels.kind(role))) for role in roles)
+
+
+def receptive_fields(artifacts: Sequence[Artifact]) -> Part:
+    """|dz_i / dx_j| around a middle place i: one convolution, all blocks of a scale, one attention block."""
+    built, left_out = collect(artifacts, _field_row)
+    rows = tuple(row for _, row in built)
+    strips: tuple[Strip, ...] = ()
+    if rows:
+        widest = max(len(row.cells) for row in rows)
+        heads = tuple(_FIELDS.values())[:widest]
+        strips = (Strip(title="Around the middle place", rows=rows, heads=heads),)
+    ticks = tuple((100.0 * step / _DECADES, _tick(step - _DECADES)) for step in range(_DECADES + 1))
+    scale = Scale(
+        gradient=pictures.gradient(pictures.ERROR_MAP),
+        ticks=ticks,
+        title="|∂zᵢ/∂xⱼ| as a share of its largest value",
+    )
+    return Part(anchor="fields", strips=strips, scale=scale if rows else None, left_out=tuple(left_out))
+
+
+def _tick(exponent: int) -> str:
+    return "1" if exponent == 0 else f"10⁻{'⁰¹²³⁴'[-exponent]}"
+
+
+def _field_row(artifact: Artifact) -> Row:
+    names, maps, place = artifact.take("field_names", "field_maps", "field_place")
+    same_length(names, maps)
+    known = list(_FIELDS)
+    if [str(name) for name in names] != known[: len(names)] or place.shape != (2,):
+        raise MissingPartError("the stored receptive fields are not those that this page knows")
+    height, width = maps.shape[1:]
+    mark = (100 * (float(place[1]) + 0.5) / width, 100 * (float(place[0]) + 0.5) / height, "i")
+    cells = []
+    for name, values in zip(names, maps, strict=True):
+        largest = float(np.max(values))
+        share = 1.0 - float(values[int(place[0]), int(place[1])]) / float(values.sum())
+        reached = int((values > 1e-6 * largest).sum())
+        cells.append(
+            Cell(
+                uri=pictures.log_heat(values / largest, low=10.0**-_DECADES, high=1.0),
+                alt=f"{_FIELDS[str(name)]} of {artifact.label}: {reached} of {values.size} places reached",
+                caption=f"{reached} places, {share:.0%} off i",
+                marks=(mark,),
+            )
+        )
+    return Row(label=labels.kind(artifact.attention), kind=artifact.attention, cells=tuple(cells))
