@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 
-import numpy as np
 import torch
 
 import invattn
@@ -17,9 +16,11 @@ from invattn.checkpoints import save_model
 from invattn.evaluation import LikelihoodReport
 from invattn.experiments.density_cells import DensityCell
 from invattn.experiments.density_config import DensityConfig as DensityConfig
-from invattn.experiments.density_data import DensityData, GeneratedData, open_images
+from invattn.experiments.density_data import DensityData, DequantisedData, GeneratedData, open_images
 from invattn.experiments.density_figures import make_density_figures
+from invattn.experiments.density_image_figures import make_image_figures
 from invattn.experiments.density_measure import measure
+from invattn.experiments.density_plane_figures import make_plane_figures
 from invattn.experiments.density_training import train_flow
 from invattn.experiments.figure_data import Arrays, write_arrays
 from invattn.experiments.output_folder import check_output, make_folder
@@ -141,7 +142,7 @@ def _result(cell: DensityCell, finished: DensityResult | None, progress: Progres
     flow, result = on_processes(partial(train_flow, cell), machines, progress)
     flow = flow.to("cuda" if machines.on_gpu else "cpu")
     result, found = measure(flow, cell.data.test(), result, progress, seed=cell.seed, unit=cell.data.unit)
-    _write(cell, flow.cpu(), result, found)
+    _write(cell, flow, result, found)
     if result.refused is not None:
         progress.message(f"{cell.name}: no likelihood, because {result.refused}.")
     return result
@@ -155,20 +156,23 @@ def _write(cell: DensityCell, flow: Flow, result: DensityResult, found: Likeliho
     arrays: Arrays = {"nats": per_sample.cpu().numpy()}
     name = cell.variant if cell.repeat == 0 else cell.name
     if cell.repeat == 0:
-        folder = output / "model" / cell.variant
-        save_model(flow.bijection, folder, config=cell.model_config)
-        write_json(folder / DATA_FILE, cell.data.describe())
         arrays |= _figures(cell, flow, list(result.train_loss))
+        folder = output / "model" / cell.variant
+        save_model(flow.cpu().bijection, folder, config=cell.model_config)
+        write_json(folder / DATA_FILE, cell.data.describe())
     make_folder(output / "artifacts")
     write_arrays(output / "artifacts" / f"{name}.npz", arrays)
     cell.finish(result)
 
 
 def _figures(cell: DensityCell, flow: Flow, losses: list[float]) -> Arrays:
-    """Return the arrays behind the figures of one flow."""
-    if cell.config.family == "sets":
-        return make_density_figures(flow, cell.data.test(), losses=losses, seed=derive_seed(cell.seed, "samples"))
-    return {"losses": np.asarray(losses, dtype=np.float64)}
+    """Return the arrays behind the figures of one flow, which may end on another device."""
+    test, seed = cell.data.test(), derive_seed(cell.seed, "samples")
+    if isinstance(cell.data, DequantisedData):
+        train = (cell.data.images.train.float() + 0.5) / cell.data.levels - 0.5
+        return make_image_figures(flow, train, test, losses=losses, seed=seed, levels=cell.data.levels)
+    make_figures = make_density_figures if cell.config.family == "sets" else make_plane_figures
+    return make_figures(flow.cpu(), test, losses=losses, seed=seed)
 
 
 def _record(config: DensityConfig, data: DensityData, results: list[DensityResult]) -> DensityRecord:
