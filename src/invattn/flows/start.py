@@ -35,7 +35,7 @@ def start_from_data(bijection: Bijection, x: Tensor, *, few: int = FEW) -> int:
         if isinstance(part, DataDependent) and not part.is_fitted:
             part.fit(reached)
             started += 1
-        reached = torch.cat([part(chunk) for chunk in reached.split(_CHUNK)])
+        reached = torch.cat([part(chunk) for chunk in torch.split(reached, _CHUNK)])
     some = torch.linspace(0, len(x) - 1, min(few, len(x)), device=x.device).long()
     return started + initialize(bijection, x[some])
 
