@@ -31,13 +31,18 @@ def start_from_data(bijection: Bijection, x: Tensor, *, few: int = FEW) -> int:
     """
     started = 0
     reached = x
-    for part in takewhile(_holds_no_block, bijection.parts()):
+    for part in front_of(bijection):
         if isinstance(part, DataDependent) and not part.is_fitted:
             part.fit(reached)
             started += 1
         reached = torch.cat([part(chunk) for chunk in torch.split(reached, _CHUNK)])
     some = torch.linspace(0, len(x) - 1, min(few, len(x)), device=x.device).long()
     return started + initialize(bijection, x[some])
+
+
+def front_of(bijection: Bijection) -> tuple[Bijection, ...]:
+    """Return the parts of a chain before the first that holds a residual block."""
+    return tuple(takewhile(_holds_no_block, bijection.parts()))
 
 
 def _holds_no_block(part: Bijection) -> bool:
