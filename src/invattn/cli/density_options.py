@@ -67,6 +67,19 @@ def _add_model_options(parser: OneLineParser) -> None:
     _add(parser, "kernel_sizes", numbers(1), "N,...", "images: of each convolutional branch")
     _add(parser, "activation", one_of(tuple(ACTIVATIONS), what="activation"), "NAME", "images: of each branch")
     _add(parser, "whitening", whole_number(0), "N", "images: side of the patches that are whitened first; 0: none")
+    _add(
+        parser, "histogram", yes_or_no, "yes|no", "images: make each entry normal by the histogram of its levels first"
+    )
+    _add(parser, "whitening_ridge", _POSITIVE, "V", "images: added to the variances of the patches")
+    _add(
+        parser,
+        "whitening_reach",
+        number_from(0.0, math.inf),
+        "R",
+        "images: pixels over which covariances fall; 0: they do not",
+    )
+    _add(parser, "knots", whole_number(0), "N", "images: of a spline of each whitened entry; 0: none")
+    _add(parser, "channel_knots", whole_number(0), "N", "images: of splines in the place of ActNorm; 0: ActNorm")
     _add(parser, "first_squeeze", _COUNT, "N", "images: side of the patches that become channels")
     _add(parser, "split", yes_or_no, "yes|no", "images: half of the channels leave after each scale but the last")
     _add(parser, "prior_channels", whole_number(0), "N", "images: width of the prior of those; 0: standard normal")

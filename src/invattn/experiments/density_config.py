@@ -10,6 +10,7 @@ from typing import Any
 from invattn import RECIPES
 from invattn._names import check_name
 from invattn.checkpoints import FlowConfig
+from invattn.data import grey_levels
 from invattn.experiments.density_data_options import DATASETS as DATASETS
 from invattn.experiments.density_data_options import DataOptions
 from invattn.experiments.density_flows import CONTROLS, MIXERS, flow_config
@@ -54,7 +55,8 @@ class DensityConfig(DataOptions, ModelOptions, TrainingOptions):
 
     def model_config(self, attention: str, recipe: str) -> FlowConfig:
         """Return what the flow of a variant is built from."""
-        return flow_config(self.family, self.event_shape, self, attention=attention, recipe=recipe)
+        levels = grey_levels(self.data) if self.family == "images" else 0
+        return flow_config(self.family, self.event_shape, self, attention=attention, recipe=recipe, levels=levels)
 
     def settings(self) -> dict[str, Any]:
         """Return every option that may change the numbers, as run; no paths."""

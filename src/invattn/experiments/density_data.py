@@ -34,7 +34,7 @@ FITTED = 256
 """Samples that layers which start from data start from."""
 
 FITTED_IMAGES = 10_000
-"""Images that the layers before the first residual block, such as whitening, are fitted to."""
+"""Images, and as many mirrored ones, that the layers before the first residual block are fitted to, such as whitening."""
 
 
 class DensityData(ABC):
@@ -210,8 +210,12 @@ class DequantisedData(DensityData):
         return len(self.images.train)
 
     def first(self, *, seed: int, used: int) -> Tensor:
-        sample = self.training(seed=derive_seed(seed, "first samples"))
-        return sample(torch.arange(min(FITTED_IMAGES, len(self.images.train))), 0)
+        noise, index = derive_seed(seed, "first samples"), torch.arange(min(FITTED_IMAGES, len(self.images.train)))
+        images = self.images.train[: len(index)]
+        seen = [images, images.flip(-1)] if self.flips else [images]
+        return torch.cat(
+            [dequantise(part, seed=noise, step=step, index=index, levels=self.levels) for step, part in enumerate(seen)]
+        )
 
     def test(self) -> Tensor:
         index = torch.arange(self.test_size)

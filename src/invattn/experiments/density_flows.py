@@ -22,7 +22,7 @@ _UNCERTIFIED: tuple[type[Recipe], ...] = (Paper, Released, ReleasedGenerative, U
 
 
 def flow_config(
-    family: str, event_shape: tuple[int, ...], options: ModelOptions, *, attention: str, recipe: str
+    family: str, event_shape: tuple[int, ...], options: ModelOptions, *, attention: str, recipe: str, levels: int = 0
 ) -> FlowConfig:
     """Return what the flow of a variant is built from.
 
@@ -32,12 +32,13 @@ def flow_config(
         options: The user's.
         attention: What stands between the tokens.
         recipe: Form of the attention.
+        levels: Grey levels of the images.
 
     Raises:
         ValueError: If the images do not fit the scales, or a position does not exist.
     """
     if family == "images":
-        return _images(event_shape, options, attention=attention, recipe=recipe)
+        return _images(event_shape, options, attention=attention, recipe=recipe, levels=levels)
     if len(options.blocks) != 1:
         raise ValueError(f"blocks must be one number for this data; got {options.blocks}.")
     return _sets(event_shape, options, attention=attention, recipe=recipe)
@@ -58,7 +59,9 @@ def _sets(event_shape: tuple[int, ...], options: ModelOptions, *, attention: str
     )
 
 
-def _images(event_shape: tuple[int, ...], options: ModelOptions, *, attention: str, recipe: str) -> FlowConfig:
+def _images(
+    event_shape: tuple[int, ...], options: ModelOptions, *, attention: str, recipe: str, levels: int
+) -> FlowConfig:
     form = Certified() if recipe == "certified" else _uncertified(recipe)
     channels, height, width = event_shape
     return ImageFlowConfig(
@@ -71,7 +74,12 @@ def _images(event_shape: tuple[int, ...], options: ModelOptions, *, attention: s
         lipschitz=options.lipschitz,
         kernel_sizes=options.kernel_sizes,
         activation=options.activation,
+        levels=levels if options.histogram else 0,
         whitening=options.whitening,
+        whitening_ridge=options.whitening_ridge,
+        whitening_reach=options.whitening_reach,
+        knots=options.knots,
+        channel_knots=options.channel_knots,
         first_squeeze=options.first_squeeze,
         split=options.split,
         prior_channels=options.prior_channels,

@@ -26,7 +26,12 @@ class ModelOptions:
             and -1 the last, or ``interleaved:k`` for after every k-th block of every scale.
         kernel_sizes: Images: of each convolutional branch, in pixels.
         activation: Images: of each convolutional branch.
+        histogram: Images: whether each entry is first made normal by the histogram of its grey levels.
         whitening: Images: side of the patches that are whitened first; 0: none.
+        whitening_ridge: Images: added to the variances of the patches, which are images in [-0.5, 0.5) or normal.
+        whitening_reach: Images: distance in pixels over which their covariances are tapered; 0: they are not.
+        knots: Images: of a spline of each whitened entry; 0: none.
+        channel_knots: Images: of a spline of each channel in the place of ActNorm; 0: ActNorm.
         first_squeeze: Images: side of the patches that become channels at the first scale.
         split: Images: whether half of the channels leave after each scale but the last.
         prior_channels: Images: width of the learned prior of the channels that leave; 0: a standard normal.
@@ -46,7 +51,12 @@ class ModelOptions:
     attention_positions: str = "0:-1"
     kernel_sizes: tuple[int, ...] = (3, 1, 3)
     activation: str = "lipswish"
+    histogram: bool = False
     whitening: int = 0
+    whitening_ridge: float = 1e-5
+    whitening_reach: float = 0.0
+    knots: int = 0
+    channel_knots: int = 0
     first_squeeze: int = 2
     split: bool = True
     prior_channels: int = 32

@@ -9,7 +9,5 @@ from invattn.flows.image_architecture import ImageArchitecture as ImageArchitect
 from invattn.flows.multiscale import MultiscaleIResNet as MultiscaleIResNet
 from invattn.flows.residual_flow import ResidualFlow as ResidualFlow
 from invattn.flows.residual_flow import VectorArchitecture as VectorArchitecture
-from invattn.flows.start import front_of as front_of
-from invattn.flows.start import start_from_data as start_from_data
 from invattn.flows.token_flow import TOKEN_MIXERS as TOKEN_MIXERS
 from invattn.flows.token_flow import token_flow as token_flow
