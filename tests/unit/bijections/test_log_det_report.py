@@ -60,5 +60,12 @@ def test_what_is_unknown_stays_unknown() -> None:
     _, report = chain(PowerSeries(), recipe="paper").forward_and_log_det_report(images())
     assert report.standard_error is None
     assert report.truncation_bound is None
-    with pytest.raises(ValueError, match="Inverse does not report the errors"):
-        Inverse(Squeeze(2)).forward_and_log_det_report(images())
+
+
+def test_an_inverse_reports_the_log_determinant_of_its_map_with_the_other_sign() -> None:
+    squeezed = Squeeze(2)(images())
+    _, forward = chain(Exact()).forward_and_log_det_report(images())
+    _, back = Inverse(chain(Exact())).forward_and_log_det_report(chain(Exact())(images()))
+    assert torch.allclose(back.value, -forward.value, rtol=0, atol=1e-9)
+    _, report = Inverse(Squeeze(2)).forward_and_log_det_report(squeezed)
+    assert not report.value.any()
