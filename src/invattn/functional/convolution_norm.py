@@ -50,6 +50,8 @@ def convolution_norm(weight: Tensor, *, padding: str = "zero", grid: tuple[int, 
         docs/theory.md, "Convolutions"; Sedghi et al. 2019 (circular padding); Delattre et al. 2023 (Gram iteration).
     """
     kernel, size = _reachable(weight, padding, grid)
+    if kernel.shape[2] == kernel.shape[3] == 1:
+        return size * _sum_of_taps(kernel)
     plan = _plan(kernel.shape, padding, grid)
     bound = _top_response(kernel, plan) if plan.circles else _dense_norm(kernel, grid)
     return size * torch.minimum(bound, _sum_of_taps(kernel))
