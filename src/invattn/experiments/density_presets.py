@@ -38,8 +38,8 @@ _DIGITS = {
     "hidden_channels": 128,
     "channel_knots": 0,
     "batch_size": 128,
-    "steps": 400,
-    "lr": 0.003,
+    "steps": 250,
+    "lr": 0.01,
 }
 """Squeezed to one pixel, a digit is a vector of 64 channels and a 1 x 1 convolution a matrix of all of it."""
 
