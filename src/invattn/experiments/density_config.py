@@ -60,7 +60,8 @@ class DensityConfig(DataOptions, ModelOptions, TrainingOptions):
 
     def settings(self) -> dict[str, Any]:
         """Return every option that may change the numbers, as run; no paths."""
-        unused = set(_NO_INFLUENCE) | (_ONLY_IMAGES if self.family != "images" else {"attention_layers"})
+        foreign = {"images": {"attention_layers"}, "plane": _ONLY_IMAGES - {"activation"} | {"attention_layers"}}
+        unused = set(_NO_INFLUENCE) | foreign.get(self.family, _ONLY_IMAGES)
         return {name: _plain(value) for name, value in vars(self).items() if name not in unused}
 
     def command(self) -> str:

@@ -34,7 +34,7 @@ FITTED = 256
 """Samples that layers which start from data start from."""
 
 FITTED_IMAGES = 10_000
-"""Images, and as many mirrored ones, that the layers before the first residual block are fitted to, such as whitening."""
+"""Images, and as many mirrored ones, that layers before the first residual block, such as whitening, are fitted to."""
 
 
 class DensityData(ABC):

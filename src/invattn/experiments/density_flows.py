@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from invattn.checkpoints import FlowConfig, ImageFlowConfig, TokenFlowConfig
-from invattn.experiments.density_model_options import ModelOptions, parse_positions
+from invattn.checkpoints import FlowConfig, ImageFlowConfig, TokenFlowConfig, VectorFlowConfig
+from invattn.experiments.density_model_options import ModelOptions, format_numbers, parse_positions
 from invattn.experiments.variants import choose_solver
 from invattn.flows import IMAGE_MIXERS, TOKEN_MIXERS
 from invattn.recipes import Certified, Paper, Recipe, Released, ReleasedGenerative, Unconstrained
@@ -40,7 +40,9 @@ def flow_config(
     if family == "images":
         return _images(event_shape, options, attention=attention, recipe=recipe, levels=levels)
     if len(options.blocks) != 1:
-        raise ValueError(f"blocks must be one number for this data; got {options.blocks}.")
+        raise ValueError(f"blocks must be one number for this data; got {format_numbers(options.blocks)}.")
+    if family == "plane":
+        return _plane(event_shape, options)
     return _sets(event_shape, options, attention=attention, recipe=recipe)
 
 
@@ -88,6 +90,17 @@ def _images(
         self_logit=options.self_logit,
         num_heads=options.num_heads,
         solver=_solver(form),
+    )
+
+
+def _plane(event_shape: tuple[int, ...], options: ModelOptions) -> FlowConfig:
+    return VectorFlowConfig(
+        dimensions=event_shape[0],
+        blocks=options.blocks[0],
+        hidden_channels=(options.hidden_channels, options.hidden_channels),
+        lipschitz=options.lipschitz,
+        activation=options.activation,
+        solver=ACCURATE,
     )
 
 

@@ -25,7 +25,7 @@ class ModelOptions:
         attention_positions: Images: where attention stands, ``scale:block`` separated by commas, both counted from 0
             and -1 the last, or ``interleaved:k`` for after every k-th block of every scale.
         kernel_sizes: Images: of each convolutional branch, in pixels.
-        activation: Images: of each convolutional branch.
+        activation: Images and plane: of each branch.
         histogram: Images: whether each entry is first made normal by the histogram of its grey levels.
         whitening: Images: side of the patches that are whitened first; 0: none.
         whitening_ridge: Images: added to the variances of the patches, which are images in [-0.5, 0.5) or normal.
@@ -79,6 +79,8 @@ class ModelOptions:
             numbers = getattr(self, name)
             if not numbers or min(numbers) < 1:
                 raise ValueError(f"{name} must hold numbers, all at least 1; got {format_numbers(numbers)}.")
+        if not self.whitening_ridge > 0:
+            raise ValueError(f"whitening_ridge must be positive; got {self.whitening_ridge}.")
         if not 0 < self.lipschitz < 1:
             raise ValueError(f"lipschitz must lie strictly between 0 and 1; got {self.lipschitz}.")
         check_name(self.activation, tuple(ACTIVATIONS), what="activation")
