@@ -10,10 +10,10 @@ from pathlib import Path
 from jsonargparse import ActionYesNo, Namespace
 
 from invattn._errors import DataError
-from invattn.cli.density_options import train_parser
+from invattn.cli.density_options import data_name, train_parser
 from invattn.cli.density_tables import show_results
 from invattn.cli.parser import OneLineParser
-from invattn.cli.values import number_between, whole_number
+from invattn.cli.values import numbers_between, whole_number
 
 
 def density_parser() -> OneLineParser:
@@ -43,12 +43,35 @@ def evaluate_parser() -> OneLineParser:
 
 def sample_parser() -> OneLineParser:
     """Return the parser of ``density sample``."""
-    parser = OneLineParser(description="Draw samples of MODEL and write OUTPUT/samples.png and OUTPUT/samples.npy.")
-    _add_model(parser)
-    parser.add_argument("--count", type=whole_number(1), default=12, metavar="N", help="how many samples")
-    parser.add_argument(
-        "--temperature", type=number_between(0.0, math.inf), default=1.0, metavar="T", help="spread of the base"
+    parser = OneLineParser(
+        description="Draw samples of MODEL and write OUTPUT/samples.npy and pictures; for images also a page, "
+        "OUTPUT/samples.html."
     )
+    _add_model(parser)
+    parser.add_argument(
+        "--count", type=whole_number(1), default=None, metavar="N", help="how many samples (images: 36, others: 12)"
+    )
+    parser.add_argument(
+        "--temperature",
+        type=numbers_between(0.0, math.inf),
+        default=None,
+        metavar="T,...",
+        help="spread of the base (images: 0.7,0.8,1; others take one, by default 1)",
+    )
+    flag = ActionYesNo(no_prefix="no-")
+    parser.add_argument("--interpolate", action=flag, default=False, help="images: walk between test images")
+    parser.add_argument("--nearest", action=flag, default=False, help="images: training images nearest to samples")
+    parser.add_argument(
+        "--fid-features",
+        type=str,
+        default=None,
+        metavar="FILE",
+        help="images: Frechet distance by this TorchScript module, uint8 images (B, 3, H, W) to features (B, F)",
+    )
+    parser.add_argument(
+        "--data", type=data_name, default=None, metavar="NAME|DIR", help="other images than those of the training"
+    )
+    parser.add_argument("--data-root", type=str, default=None, metavar="DIR", help="where cifar10, svhn or celeba lie")
     parser.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="decides the samples")
     parser.add_argument("--output", type=str, required=True, metavar="DIR", help="folder to write (required)")
     return parser
@@ -124,14 +147,54 @@ def _evaluate(options: Namespace) -> None:
 
 
 def _sample(options: Namespace) -> None:
-    from invattn.experiments.density_model import sample_model
+    from invattn.checkpoints import ImageFlowConfig, load_flow
     from invattn.experiments.output_folder import check_output
+
+    check_output(Path(options.output))
+    if options.temperature is not None:
+        from invattn.experiments.density_sampling import check_temperatures
+
+        check_temperatures(options.temperature)
+    if isinstance(load_flow(Path(options.model)).config, ImageFlowConfig):
+        _sample_images(options)
+    else:
+        _sample_points(options)
+
+
+def _sample_images(options: Namespace) -> None:
+    from rich.console import Console
+
+    from invattn.cli.progress import progress_for
+    from invattn.experiments.density_sampling import SampleOptions, sample_images, write_sampled_images
+    from invattn.report import write_sample_page
+
+    names = ("count", "interpolate", "nearest", "data", "seed")
+    given = {name: getattr(options, name) for name in names} | {"temperatures": options.temperature}
+    paths = {name: getattr(options, name) for name in ("fid_features", "data_root")}
+    given |= {name: Path(path) for name, path in paths.items() if path is not None}
+    settings = {name: value for name, value in given.items() if value is not None}
+    sampled = sample_images(SampleOptions(model=Path(options.model), **settings), progress_for(Console(stderr=True)))
+    output = Path(options.output)
+    write_sampled_images(output, sampled)
+    for line in sampled.lines():
+        print(line)
+    print(f"page: {write_sample_page(output).resolve()}")
+
+
+def _sample_points(options: Namespace) -> None:
+    from invattn.experiments.density_model import sample_model
     from invattn.report import write_samples
 
-    output = Path(options.output)
-    check_output(output)
-    samples = sample_model(Path(options.model), count=options.count, temperature=options.temperature, seed=options.seed)
-    print(f"picture: {write_samples(output, samples.numpy()).resolve()}")
+    given = [name for name in ("interpolate", "nearest", "fid_features", "data") if getattr(options, name)]
+    if given:
+        raise DataError(f"--{given[0].replace('_', '-')} is for flows over images. Leave it out.")
+    temperatures = options.temperature or (1.0,)
+    if len(temperatures) > 1:
+        raise DataError("points are drawn at one temperature at a time. Give one number as --temperature.")
+    samples = sample_model(
+        Path(options.model), count=options.count or 12, temperature=temperatures[0], seed=options.seed
+    )
+    print(f"picture: {write_samples(Path(options.output), samples.numpy()).resolve()}")
 
 
 def _add_model(parser: OneLineParser) -> None:

@@ -114,3 +114,14 @@ def yes_or_no(value: object) -> bool:
         return known[str(value).lower()]
     except KeyError:
         raise InvalidValue(f"expected yes or no; got {value!r}.") from None
+
+
+def numbers_between(low: float, high: float) -> Callable[[object], tuple[float, ...]]:
+    """Return a parser of numbers separated by commas, strictly between ``low`` and ``high``; a list is valid too."""
+    parse_one = number_between(low, high)
+
+    def parse(value: object) -> tuple[float, ...]:
+        parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
+        return tuple(parse_one(part if isinstance(part, float) else str(part).strip()) for part in parts)
+
+    return parse

@@ -21,15 +21,13 @@ from invattn.experiments.density_figures import make_density_figures
 from invattn.experiments.density_image_figures import make_image_figures
 from invattn.experiments.density_measure import measure
 from invattn.experiments.density_plane_figures import make_plane_figures
+from invattn.experiments.density_stored_data import DATA_FILE
 from invattn.experiments.density_training import train_flow
 from invattn.experiments.figure_data import Arrays, write_arrays
 from invattn.experiments.output_folder import check_output, make_folder
 from invattn.flows import Flow
 from invattn.records import DensityRecord, DensityResult, write_json
 from invattn.training import Interrupted, Progress, derive_seed, on_processes
-
-DATA_FILE = "data.json"
-"""Beside a stored model: what it was trained on."""
 
 
 def run_density(config: DensityConfig, progress: Progress) -> DensityRecord:

@@ -15,11 +15,10 @@ from invattn.data.point_sets import DIMENSIONS, POINTS, PointSets
 from invattn.evaluation import measure_likelihood
 from invattn.experiments.density_figures import sample_sets
 from invattn.experiments.density_measure import measure, unmeasured
+from invattn.experiments.density_sampling import check_temperatures
 from invattn.flows import Flow
 from invattn.records import DensityResult
 from invattn.training import Progress, derive_seed
-
-LARGEST_TEMPERATURE = 10.0
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,7 @@ def sample_model(folder: Path, *, count: int, temperature: float, seed: int) -> 
         ConvergenceError: If an inverse did not converge.
         CertificateError: If the model is not the one that was certified.
     """
-    if not 0 < temperature <= LARGEST_TEMPERATURE:
-        raise DataError(f"the temperature must be above 0 and at most {LARGEST_TEMPERATURE:g}; got {temperature}.")
+    check_temperatures((temperature,))
     return sample_sets(open_flow(folder), count, seed=derive_seed(seed, "samples"), temperature=temperature)
 
 

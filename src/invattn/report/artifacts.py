@@ -115,6 +115,14 @@ class Artifact:
         except DAMAGE:
             raise MissingPartError(f"the stored file {self._path.name} is damaged") from None
 
+    def holds(self, name: str) -> bool:
+        """Whether an array of this name can be taken."""
+        try:
+            self.take(name)
+        except MissingPartError:
+            return False
+        return True
+
     def _checked(self, stored: Any, name: str) -> Array:
         if name not in stored.files:
             raise MissingPartError(_ABSENT.get(name.split("_")[0], f"the run stored no array {name!r}"))

@@ -22,7 +22,9 @@ def image_samples(artifacts: Sequence[Artifact]) -> Part:
         panels.append(sheet_panel(real, title="Data: test images", description=f"{len(real)} test images"))
     for artifact, (temperatures, images, failed, _) in built:
         place = int(abs(temperatures - 1.0).argmin())
-        panels.append(_samples(artifact, images[place], failed[place], float(temperatures[place])))
+        panels.append(
+            _samples(artifact, images[place], failed[place], float(temperatures[place]), title=artifact.label)
+        )
     return Part(anchor="samples", panels=tuple(panels), left_out=tuple(left_out))
 
 
@@ -30,12 +32,26 @@ def temperatures(artifacts: Sequence[Artifact]) -> Part:
     """The same base draws at every temperature below and above 1."""
     built, left_out = collect(artifacts, _drawn)
     panels = [
-        _samples(artifact, images[place], failed[place], float(value))
+        _samples(artifact, images[place], failed[place], float(value), title=f"{artifact.label}, temperature {value:g}")
         for artifact, (values, images, failed) in built
         for place, value in enumerate(values)
         if abs(float(value) - 1.0) > 1e-9
     ]
     return Part(anchor="temperatures", panels=tuple(panels), left_out=tuple(left_out))
+
+
+def all_samples(artifact: Artifact) -> Part:
+    """Samples of one flow, a grid for each temperature.
+
+    Raises:
+        MissingPartError: If there are none.
+    """
+    values, images, failed = _drawn(artifact)
+    panels = [
+        _samples(artifact, images[place], failed[place], float(value), title=f"Temperature {value:g}")
+        for place, value in enumerate(values)
+    ]
+    return Part(anchor="samples", panels=tuple(panels))
 
 
 def _drawn(artifact: Artifact) -> tuple[Array, Array, Array]:
@@ -46,9 +62,8 @@ def _drawn(artifact: Artifact) -> tuple[Array, Array, Array]:
     return values, images, failed
 
 
-def _samples(artifact: Artifact, images: Array, failed: Array, temperature: float) -> Panel:
+def _samples(artifact: Artifact, images: Array, failed: Array, temperature: float, *, title: str) -> Panel:
     lost = int(failed.astype(bool).sum())
-    title = artifact.label if abs(temperature - 1.0) < 1e-9 else f"{artifact.label}, temperature {temperature:g}"
     note = f": {lost} of {len(images)} inverses failed (red)" if lost else ""
     description = f"{len(images)} samples of {artifact.label} at temperature {temperature:g}"
     return sheet_panel(images, title=f"{title}{note}", description=description, failed=failed.astype(bool))

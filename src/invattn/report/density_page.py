@@ -148,7 +148,7 @@ def write_samples(folder: Path, sets: Array) -> Path:
 
     Args:
         folder: Where the files go; it is made if it is missing.
-        sets: Shape (n, N, 2).
+        sets: Shape (n, N, 2), or (N, 2) for one picture of points.
 
     Raises:
         OSError: If a file cannot be written.
@@ -157,6 +157,7 @@ def write_samples(folder: Path, sets: Array) -> Path:
     values = io.BytesIO()
     np.save(values, sets, allow_pickle=False)
     atomic_write(folder / "samples.npy", values.getvalue())
+    sets = sets[None] if sets.ndim == 2 else sets
     picture = io.BytesIO()
     columns = min(4, len(sets))
     rows = -(-len(sets) // columns)

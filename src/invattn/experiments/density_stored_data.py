@@ -1,0 +1,84 @@
+"""The images that a stored flow was trained on, found again from what is kept beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from invattn._errors import DataError
+from invattn.experiments.density_data import DequantisedData, open_images
+from invattn.records import read_json
+
+DATA_FILE = "data.json"
+"""Beside a stored model: what it was trained on."""
+
+_DEFAULTS = {"train_size": 2000, "test_size": 500, "seed": 0, "levels": 256}
+
+
+@dataclass(frozen=True)
+class StoredData:
+    """What ``data.json`` of a model folder says.
+
+    Attributes:
+        folder: The model's.
+        values: Its content; empty where there is no such file.
+    """
+
+    folder: Path
+    values: dict[str, Any]
+
+    @property
+    def levels(self) -> int:
+        """Grey levels of the images."""
+        return self._number("levels")
+
+    def images(self, *, name: str | None, data_root: Path | None, image_size: int) -> DequantisedData:
+        """Read the images that the flow was trained on, or others in their place.
+
+        Args:
+            name: Data set or folder of other images; None for those of the training.
+            data_root: Where cifar10, svhn or celeba lie.
+            image_size: Side in pixels that the flow takes.
+
+        Raises:
+            DataError: If nothing says which images, they cannot be read, or are not those of the training.
+        """
+        own = self.values.get("name")
+        if name is None and not isinstance(own, str):
+            raise DataError(f"{self.folder} has no {DATA_FILE} that names its images. Name them: --data.")
+        data = open_images(
+            str(own) if name is None else name,
+            data_root=data_root,
+            image_size=image_size,
+            train_size=self._number("train_size"),
+            test_size=self._number("test_size"),
+            flips=False,
+            seed=self._number("seed"),
+        )
+        known = self.values.get("fingerprint")
+        if name is None and known is not None and data.images.fingerprint != known:
+            raise DataError(
+                f"the images found now are not those that {self.folder} was trained on (another fingerprint). Give the "
+                "folder of the training as --data-root, or name other images on purpose: --data."
+            )
+        return data
+
+    def _number(self, key: str) -> int:
+        value = self.values.get(key, _DEFAULTS[key])
+        if not isinstance(value, int):
+            raise DataError(f"{self.folder / DATA_FILE} must hold a whole number as {key!r}; got {value!r}.")
+        return value
+
+
+def read_stored_data(folder: Path) -> StoredData:
+    """Read ``data.json`` of a model folder, if it is there.
+
+    Raises:
+        DataError: If it is damaged.
+    """
+    path = folder / DATA_FILE
+    values = read_json(path) if path.exists() else {}
+    if not isinstance(values, dict):
+        raise DataError(f"{path} does not describe data. Restore it from its source, or remove it.")
+    return StoredData(folder, values)
