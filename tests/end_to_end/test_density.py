@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from invattn.evaluation import inverse_errors, with_estimator
-from invattn.experiments.density_model import open_flow
+from invattn.experiments.density_evaluation import open_flow
 from invattn.logdet import Exact
 
 SMALL = ["--attention", "gaussian", "--blocks", "1", "--attention-layers", "2", "--hidden-channels", "8"]
@@ -92,7 +92,7 @@ def test_attention_explains_point_sets_better_than_any_model_of_single_points(tm
 @torch.no_grad()
 def check_samples(folder: Path) -> None:
     """1,000 samples: finite, scored as they were drawn, and inverted in either precision."""
-    flow = with_estimator(open_flow(folder), Exact())
+    flow = with_estimator(open_flow(folder)[0], Exact())
     z = torch.randn(1000, 32, 2, generator=torch.Generator().manual_seed(0))
     for part in z.split(100):
         x, log_det = flow.bijection.inverse_and_log_det(part)

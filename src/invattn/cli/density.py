@@ -10,6 +10,7 @@ from pathlib import Path
 from jsonargparse import ActionYesNo, Namespace
 
 from invattn._errors import DataError
+from invattn.cli.density_evaluate import add_model, evaluate, evaluate_parser
 from invattn.cli.density_options import data_name, train_parser
 from invattn.cli.density_tables import show_results
 from invattn.cli.parser import OneLineParser
@@ -29,25 +30,13 @@ def add_actions(parser: OneLineParser) -> None:
     commands.add_subcommand("sample", sample_parser(), help="draw samples of a stored flow as a picture")
 
 
-def evaluate_parser() -> OneLineParser:
-    """Return the parser of ``density evaluate``."""
-    parser = OneLineParser(description="Measure the likelihood of MODEL on test samples, with exact log-determinants.")
-    _add_model(parser)
-    parser.add_argument("--test-size", type=whole_number(2), default=500, metavar="N", help="samples")
-    parser.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="decides the test samples")
-    parser.add_argument(
-        "--unbiased", action=ActionYesNo(no_prefix="no-"), default=False, help="measure by the unbiased estimator too"
-    )
-    return parser
-
-
 def sample_parser() -> OneLineParser:
     """Return the parser of ``density sample``."""
     parser = OneLineParser(
         description="Draw samples of MODEL and write OUTPUT/samples.npy and pictures; for images also a page, "
         "OUTPUT/samples.html."
     )
-    _add_model(parser)
+    add_model(parser)
     parser.add_argument(
         "--count", type=whole_number(1), default=None, metavar="N", help="how many samples (images: 36, others: 12)"
     )
@@ -86,7 +75,7 @@ def execute(options: Namespace) -> None:
     Raises:
         KeyboardInterrupt: If the user stopped the work; its text says how to continue.
     """
-    actions: dict[str, Callable[[Namespace], None]] = {"train": _train, "evaluate": _evaluate, "sample": _sample}
+    actions: dict[str, Callable[[Namespace], None]] = {"train": _train, "evaluate": evaluate, "sample": _sample}
     actions[options.action](options[options.action])
 
 
@@ -117,33 +106,6 @@ def _train(options: Namespace) -> None:
     page = write_report(config.output)
     show_results(record)
     print(f"page: {page.resolve()}")
-
-
-def _evaluate(options: Namespace) -> None:
-    from rich.console import Console
-
-    from invattn.cli.progress import progress_for
-    from invattn.experiments.density_model import evaluate_model
-
-    found = evaluate_model(
-        Path(options.model),
-        test_size=options.test_size,
-        seed=options.seed,
-        unbiased=options.unbiased,
-        progress=progress_for(Console(stderr=True)),
-    )
-    metrics = found.result.metrics
-    print(f"{options.model}: {options.test_size} test samples, seed {options.seed}")
-    if found.result.refused is not None:
-        print(f"no likelihood: {found.result.refused}")
-    else:
-        print(f"nats per dimension: {metrics.per_dim:.4f} +- {metrics.standard_error:.4f} (exact log-determinants)")
-    if found.unbiased is not None:
-        print(
-            f"unbiased estimator: {found.unbiased:.4f}, its probes add a standard error of {found.unbiased_error:.4f}"
-        )
-    print(f"median {metrics.median:.4f}, outliers {metrics.outliers}")
-    print(f"largest inverse error {metrics.inverse_error_max:.2g}, spectral radius {metrics.spectral_radius_max:.3f}")
 
 
 def _sample(options: Namespace) -> None:
@@ -195,7 +157,3 @@ def _sample_points(options: Namespace) -> None:
         Path(options.model), count=options.count or 12, temperature=temperatures[0], seed=options.seed
     )
     print(f"picture: {write_samples(Path(options.output), samples.numpy()).resolve()}")
-
-
-def _add_model(parser: OneLineParser) -> None:
-    parser.add_argument("model", type=str, metavar="MODEL", help="a model folder: OUTPUT/model/VARIANT of a run")

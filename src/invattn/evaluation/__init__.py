@@ -4,6 +4,8 @@ from invattn.evaluation.attention_maps import query_maps as query_maps
 from invattn.evaluation.attention_maps import query_points as query_points
 from invattn.evaluation.block_effects import BlockEffect as BlockEffect
 from invattn.evaluation.block_effects import block_effects as block_effects
+from invattn.evaluation.inverse_stress import InverseStress as InverseStress
+from invattn.evaluation.inverse_stress import inverse_stress as inverse_stress
 from invattn.evaluation.inversion import InversionReport as InversionReport
 from invattn.evaluation.inversion import invert_images as invert_images
 from invattn.evaluation.latent_walk import interpolate as interpolate

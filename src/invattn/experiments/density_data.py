@@ -95,7 +95,12 @@ class DensityData(ABC):
 
     def describe(self) -> dict[str, Any]:
         """Return what a stored model must know to be evaluated and sampled on the same data."""
-        return {"name": self.name, "event_shape": list(self.event_shape), "test_size": self.test_size}
+        return {
+            "name": self.name,
+            "event_shape": list(self.event_shape),
+            "test_size": self.test_size,
+            "seed": self.seed,
+        }
 
     def record(self, *, steps: int, batch_size: int) -> dict[str, Any]:
         """Return the ``data`` of a record."""
@@ -242,7 +247,7 @@ class DequantisedData(DensityData):
 
     def describe(self) -> dict[str, Any]:
         own = {"image_size": self.event_shape[-1], "train_size": len(self.images.train), "flips": self.flips}
-        return super().describe() | own | dict(self.key) | {"seed": self.seed}
+        return super().describe() | own | dict(self.key)
 
 
 @dataclass(frozen=True)

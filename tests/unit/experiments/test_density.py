@@ -19,8 +19,9 @@ from invattn.bijections import initialize
 from invattn.checkpoints import load_flow
 from invattn.experiments import density_data, density_figures, density_measure
 from invattn.experiments.density import DensityConfig, run_density
+from invattn.experiments.density_evaluation import EvaluateOptions, evaluate_model
 from invattn.experiments.density_figures import conditional_densities, sample_sets
-from invattn.experiments.density_model import evaluate_model, sample_model
+from invattn.experiments.density_model import sample_model
 from invattn.flows import Flow, StandardNormal, token_flow
 from invattn.records import DensityRecord
 from invattn.training import Interrupted, SilentProgress
@@ -108,14 +109,21 @@ def test_an_interrupted_run_resumes_to_the_same_results(tmp_path: Path) -> None:
 def test_a_stored_flow_is_evaluated_as_in_its_table_and_without_bias(tmp_path: Path) -> None:
     record = run_density(options(tmp_path), Progress())
     folder = tmp_path / "model" / "gaussian-certified"
-    found = evaluate_model(folder, test_size=12, seed=0, unbiased=True, progress=Progress())
+    found = evaluate_model(EvaluateOptions(model=folder, unbiased=True, stress=6, output=tmp_path / "ev"), Progress())
     metrics, trained = found.result.metrics, record.results[0].metrics
     assert metrics.per_dim == pytest.approx(trained.per_dim, abs=1e-6)
     assert found.unbiased_error is not None
     assert found.unbiased_error <= 0.005
     assert metrics.per_dim is not None
     assert abs(found.unbiased - metrics.per_dim) < 5 * found.unbiased_error  # type: ignore[operator]
-    assert evaluate_model(folder, test_size=12, seed=1, unbiased=False, progress=Progress()).unbiased is None
+    assert [entry.converged for entry in found.inverses] == 5 * [6]
+    assert max(entry.relative_max for entry in found.inverses) < 1e-4
+    stored = json.loads((tmp_path / "ev" / "evaluation.json").read_text())
+    assert stored["metrics"]["nats_per_dim"] == metrics.per_dim
+    assert len(stored["inverses"]) == 5
+    other = evaluate_model(EvaluateOptions(model=folder, test_size=8, seed=1, stress=0), Progress())
+    assert (other.unbiased, other.inverses, other.data.test_size) == (None, (), 8)
+    assert other.result.metrics.per_dim != metrics.per_dim
 
 
 def test_samples_are_the_inverse_of_base_draws(tmp_path: Path) -> None:

@@ -1,0 +1,190 @@
+"""Evaluate a stored flow: its likelihood of test samples, and its inverse on them and far from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from invattn._errors import DataError
+from invattn.bijections import Composed
+from invattn.checkpoints import ImageFlowConfig, load_flow
+from invattn.checkpoints.flow_config import FlowConfig
+from invattn.data.plane import PLANE
+from invattn.evaluation import TARGET_ERROR, InverseStress, inverse_stress, measure_likelihood
+from invattn.experiments.density_data import DensityData, GeneratedData
+from invattn.experiments.density_measure import measure, unmeasured
+from invattn.experiments.density_stored_data import StoredData, read_stored_data
+from invattn.experiments.density_stress import stress_inputs
+from invattn.experiments.output_folder import check_output, make_folder
+from invattn.experiments.versions import library_versions
+from invattn.flows import Flow
+from invattn.records import DensityResult, write_json
+from invattn.records.reader import SCHEMA_VERSION
+from invattn.training import Progress, derive_seed
+
+EVALUATION_FILE = "evaluation.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Options of ``invattn density evaluate``.
+
+    Attributes:
+        model: The model's folder.
+        data: Other data than the flow was trained on, of the same shape; None for those.
+        data_root: Where cifar10, svhn or celeba lie.
+        test_size: Number of test samples; None is that of the training's table.
+        seed: Decides generated test samples, dequantisation noise and probes; None is that of the training.
+        unbiased: Whether to measure by the unbiased estimator too, where log-determinants are exact.
+        stress: Inputs of each kind on which the inverse is tried; 0: only the usual test samples.
+        output: Folder for ``evaluation.json``; None writes nothing.
+    """
+
+    model: Path
+    data: str | None = None
+    data_root: Path | None = None
+    test_size: int | None = None
+    seed: int | None = None
+    unbiased: bool = False
+    stress: int = 100
+    output: Path | None = None
+
+
+@dataclass(frozen=True)
+class ModelEvaluation:
+    """What was measured of a stored flow.
+
+    Attributes:
+        result: The metrics; variant is the name of its folder.
+        data: What it was measured on.
+        exact: Whether log-determinants are exact.
+        inverses: The inverse on test samples and elsewhere, one entry for each kind of input.
+        unbiased: Mean of -log p(x) / d by the unbiased estimator, in the unit of the metrics; None if not asked for.
+        unbiased_error: The standard error that its probes add.
+    """
+
+    result: DensityResult
+    data: DensityData
+    exact: bool
+    inverses: tuple[InverseStress, ...] = ()
+    unbiased: float | None = None
+    unbiased_error: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of ``evaluation.json``."""
+        stored = self.result.to_json()
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "experiment": "density evaluation",
+            "model": self.result.variant,
+            "data": self.data.describe(),
+            "seed": self.result.seed,
+            "versions": library_versions(),
+            "exact": self.exact,
+            "unbiased": self.unbiased,
+            "unbiased_error": self.unbiased_error,
+            "inverses": [vars(entry) for entry in self.inverses],
+            **{name: stored[name] for name in ("metrics", "refused", "parameters", "certificate")},
+        }
+
+
+def evaluate_model(options: EvaluateOptions, progress: Progress) -> ModelEvaluation:
+    """Measure a stored flow, and write ``evaluation.json`` where an output is given.
+
+    Args:
+        options: The user's.
+        progress: Is told of every batch.
+
+    Raises:
+        DataError: If the folder holds no flow, or the data cannot be used or have another shape.
+        CertificateError: If the model is not the one that was certified.
+        OSError: If a file cannot be written.
+    """
+    if options.output is not None:
+        check_output(options.output)
+    flow, config = open_flow(options.model)
+    data = evaluation_data(config, options)
+    seed = data.seed if options.seed is None else options.seed
+    flow = flow.to("cuda" if torch.cuda.is_available() else "cpu")
+    unknown = unmeasured(options.model.name, flow, seed=seed)
+    result, found = measure(flow, data.test(), unknown, progress, seed=seed, unit=data.unit)
+    evaluation = ModelEvaluation(result, data, found.exact, _inverses(flow, data, options.stress, seed, progress))
+    if options.unbiased and found.exact and result.refused is None:
+        evaluation = _with_unbiased(evaluation, flow, seed)
+    if options.output is not None:
+        write_json(make_folder(options.output) / EVALUATION_FILE, evaluation.to_json())
+    return evaluation
+
+
+def _with_unbiased(evaluation: ModelEvaluation, flow: Flow, seed: int) -> ModelEvaluation:
+    """Measure once more, with random probes in the place of whole Jacobians."""
+    unit, test = evaluation.data.unit, evaluation.data.test().to(next(flow.parameters()).device)
+    generator = torch.Generator(device=test.device).manual_seed(derive_seed(seed, "unbiased evaluation"))
+    found = measure_likelihood(flow, test, exact=False, target_error=TARGET_ERROR / unit.scale, generator=generator)
+    return replace(evaluation, unbiased=unit.of(found.mean), unbiased_error=unit.scale * found.estimator_error)
+
+
+def _inverses(flow: Flow, data: DensityData, count: int, seed: int, progress: Progress) -> tuple[InverseStress, ...]:
+    """Try the inverse on every kind of input."""
+    if count == 0:
+        return ()
+    inputs = stress_inputs(data, count=count, seed=seed)
+    device = next(flow.parameters()).device
+    progress.begin("invert", total=sum(map(len, inputs.values())))
+    try:
+        return tuple(
+            inverse_stress(flow.bijection, x.to(device), name=name, on_batch=progress.advance)
+            for name, x in inputs.items()
+        )
+    finally:
+        progress.end()
+
+
+def evaluation_data(config: FlowConfig, options: EvaluateOptions) -> DensityData:
+    """Return the data to evaluate a stored flow on.
+
+    Raises:
+        DataError: If they cannot be used, or a sample has another shape than the flow takes.
+    """
+    stored = read_stored_data(options.model)
+    if isinstance(config, ImageFlowConfig):
+        data: DensityData = stored.images(
+            name=options.data,
+            data_root=options.data_root,
+            image_size=config.image_shape[-1],
+            test_size=options.test_size,
+            seed=options.seed,
+        )
+    else:
+        data = _generated(stored, options)
+    if data.event_shape != config.event_shape:
+        found, wanted = (" x ".join(map(str, shape)) for shape in (data.event_shape, config.event_shape))
+        raise DataError(
+            f"{data.name} has samples of {found}; {options.model} is a flow over {wanted}. Name other data: --data."
+        )
+    return data
+
+
+def _generated(stored: StoredData, options: EvaluateOptions) -> DensityData:
+    name = options.data or str(stored.values.get("name", "sets"))
+    if name not in ("sets", *PLANE):
+        raise DataError(
+            f"{options.model} is a flow over points, and {name} are images. Give --data sets or {PLANE[0]}."
+        )
+    size = stored.number("test_size") if options.test_size is None else options.test_size
+    return GeneratedData(name, test_size=size, seed=stored.number("seed") if options.seed is None else options.seed)
+
+
+def open_flow(folder: Path) -> tuple[Flow, FlowConfig]:
+    """Return the distribution that a folder holds, and what it is built from.
+
+    Raises:
+        DataError: If the folder holds no flow.
+        CertificateError: If the model is not the one that was certified.
+    """
+    loaded = load_flow(folder)
+    assert isinstance(loaded.model, Composed)
+    return loaded.config.distribution(loaded.model).eval(), loaded.config
