@@ -109,15 +109,13 @@ def _train(options: Namespace) -> None:
 
 
 def _sample(options: Namespace) -> None:
-    from invattn.checkpoints import ImageFlowConfig, load_flow
+    from invattn.experiments.density_sampling import check_temperatures, is_image_flow
     from invattn.experiments.output_folder import check_output
 
     check_output(Path(options.output))
     if options.temperature is not None:
-        from invattn.experiments.density_sampling import check_temperatures
-
         check_temperatures(options.temperature)
-    if isinstance(load_flow(Path(options.model)).config, ImageFlowConfig):
+    if is_image_flow(Path(options.model)):
         _sample_images(options)
     else:
         _sample_points(options)

@@ -22,7 +22,7 @@ from invattn.experiments.figure_data import Arrays, write_arrays
 from invattn.experiments.output_folder import make_folder
 from invattn.flows import Flow
 from invattn.metrics import frechet_distance, load_features
-from invattn.records import atomic_write, write_json
+from invattn.records import atomic_write, read_json, write_json
 from invattn.training import Progress, derive_seed
 
 LARGEST_TEMPERATURE = 10.0
@@ -96,6 +96,16 @@ class SampledImages:
             line += "" if distances is None else f", Frechet distance {distances[number]:.4g}"
             found.append(line)
         return found
+
+
+def is_image_flow(folder: Path) -> bool:
+    """Whether a folder says that it holds a flow over images.
+
+    Raises:
+        DataError: If it holds no readable ``config.json``.
+    """
+    plain = read_json(folder / "config.json")
+    return isinstance(plain, dict) and plain.get("model") == ImageFlowConfig.model
 
 
 def check_temperatures(temperatures: tuple[float, ...]) -> None:

@@ -74,19 +74,35 @@ def walks(artifacts: Sequence[Artifact]) -> Part:
     built, left_out = collect(artifacts, lambda artifact: artifact.take("walk_images")[0])
     strips = []
     for number in range(max((len(images) for _, images in built), default=0)):
-        rows = tuple(_walk(artifact, images[number], number + 1) for artifact, images in built if number < len(images))
+        rows = tuple(
+            _walk(artifact, images[number], number + 1, _short(artifact))
+            for artifact, images in built
+            if number < len(images)
+        )
         steps = max(len(row.cells) for row in rows)
         heads = ("Test image", *("" for _ in range(steps - 2)), "Test image")
         strips.append(Strip(title=f"Walk {number + 1}", rows=rows, heads=heads, pixels=_small(built[0][1])))
     return Part(anchor="walks", strips=tuple(strips), left_out=tuple(left_out))
 
 
-def _walk(artifact: Artifact, images: Array, number: int) -> Row:
+def own_walks(artifact: Artifact) -> Part:
+    """Walks of one flow, one row for each.
+
+    Raises:
+        MissingPartError: If there are none.
+    """
+    (images,) = artifact.take("walk_images")
+    rows = tuple(_walk(artifact, walk, number, f"Walk {number}") for number, walk in enumerate(images, start=1))
+    heads = ("Test image", *("" for _ in range(images.shape[1] - 2)), "Test image")
+    return Part(anchor="walks", strips=(Strip(title=artifact.label, rows=rows, heads=heads, pixels=_small(images)),))
+
+
+def _walk(artifact: Artifact, images: Array, number: int, label: str) -> Row:
     cells = tuple(
         Cell(uri=pictures.png(image), alt=f"walk {number} of {artifact.label}, image {step}")
         for step, image in enumerate(images, start=1)
     )
-    return Row(label=_short(artifact), kind=artifact.attention, cells=cells)
+    return Row(label=label, kind=artifact.attention, cells=cells)
 
 
 def _short(artifact: Artifact) -> str:

@@ -50,7 +50,7 @@ def write_sample_page(folder: Path) -> Path:
 def _render(summary: dict[str, Any], artifact: Artifact) -> str:
     data = summary.get("data")
     parts = [density_image_parts.all_samples(artifact)]
-    parts += [density_image_parts.walks([artifact])] if artifact.holds("walk_images") else []
+    parts += [density_image_parts.own_walks(artifact)] if artifact.holds("walk_images") else []
     parts += [density_image_parts.nearest([artifact])] if artifact.holds("nearest_images") else []
     return (
         page_environment()
