@@ -26,7 +26,7 @@ from invattn.experiments.density_training import train_flow
 from invattn.experiments.figure_data import Arrays, write_arrays
 from invattn.experiments.output_folder import check_output, make_folder
 from invattn.flows import Flow
-from invattn.records import DensityRecord, DensityResult, write_json
+from invattn.records import DensityRecord, DensityResult, remove_leftovers, write_json
 from invattn.training import Interrupted, Progress, derive_seed, on_processes
 
 
@@ -55,7 +55,7 @@ def run_density(config: DensityConfig, progress: Progress) -> DensityRecord:
     config = with_steps(config, data)
     cells = _cells(config, data)
     finished = {cell.name: cell.finished() for cell in cells}
-    make_folder(config.output / "cells")
+    remove_leftovers(make_folder(config.output / "cells"))
     try:
         results = [_result(cell, finished[cell.name], progress) for cell in cells]
     except (KeyboardInterrupt, Interrupted):

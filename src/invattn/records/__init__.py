@@ -11,6 +11,7 @@ from invattn.records.diagnosis import DiagnosisRecord as DiagnosisRecord
 from invattn.records.diagnosis import read_diagnosis as read_diagnosis
 from invattn.records.files import atomic_write as atomic_write
 from invattn.records.files import read_json as read_json
+from invattn.records.files import remove_leftovers as remove_leftovers
 from invattn.records.files import write_json as write_json
 from invattn.records.published import published_reconstruction as published_reconstruction
 from invattn.records.published import published_rows as published_rows

@@ -7,6 +7,7 @@ import json
 import math
 import numbers
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +42,13 @@ def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
             error.filename, error.filename2 = os.fspath(path), None
         raise
     _sync_folder(target.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files that a killed ``atomic_write`` left in a folder; no other file is touched."""
+    for path in folder.glob(".*.tmp"):
+        if re.fullmatch(r"\.[0-9a-f]{16}\.tmp", path.name):
+            path.unlink(missing_ok=True)
 
 
 def _write_new(path: Path, data: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def fit(
 
     Raises:
         Interrupted: On Ctrl-C; the state is saved.
-        DataError: If ``checkpoint`` is damaged.
+        DataError: If ``checkpoint`` is damaged, or of another training or model.
         ValueError: If the precision is unknown.
         OSError: If ``checkpoint`` cannot be written.
     """
@@ -93,7 +93,8 @@ def fit(
         with quiet_lightning(), watch_interrupts() as interruption:
             saver = ResumeCheckpoint(checkpoint, interval=save_interval, interruption=interruption)
             where = trainer_options(worker) | {"precision": PRECISIONS[precision]}
-            trainer = _trainer(checkpoint.parent, callbacks=[_StepReporter(progress), *callbacks, saver], where=where)
+            told = [_StepReporter(progress), *callbacks, saver]
+            trainer = _trainer(checkpoint.parent, callbacks=told, check=module.check_checkpoint, where=where)
             source = checkpoint if resume and checkpoint.exists() else None
             trainer.fit(module, train_dataloaders=loader, ckpt_path=source)
             if interruption.requested:
@@ -115,13 +116,15 @@ def fit(
     )
 
 
-def _trainer(folder: Path, *, callbacks: list[Callback], where: dict[str, Any]) -> Trainer:
+def _trainer(
+    folder: Path, *, callbacks: list[Callback], check: Callable[[dict[str, Any]], None], where: dict[str, Any]
+) -> Trainer:
     """Return a trainer that only runs the loop: no logs, no folders, no validation, no files but the callbacks' own."""
     return Trainer(
         **where,
         max_epochs=1,
         default_root_dir=folder,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(check=check)],
         callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,

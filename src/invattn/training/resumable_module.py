@@ -12,6 +12,9 @@ from torch import Tensor
 from invattn._errors import DataError, InvAttnError
 from invattn.training.collective import summed
 
+_PARTS = ("state_dict", "optimizer_states", "loops", "pytorch-lightning_version")
+"""What Lightning stores and needs to continue."""
+
 
 class NonFiniteLoss(InvAttnError):
     """The training loss, or its gradient, became NaN or infinite; the weights are those before that step.
@@ -81,16 +84,39 @@ class ResumableModule(LightningModule):
         checkpoint["step_losses"] = list(self.step_losses)
         checkpoint["cpu_seconds"] = self.cpu_seconds
 
+    def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that a checkpoint is whole, and of this run and model.
+
+        Raises:
+            DataError: If not; one line that says what to do.
+        """
+        losses = checkpoint.get("step_losses")
+        whole = isinstance(losses, list) and len(losses) == checkpoint.get("global_step")
+        if not (whole and all(checkpoint.get(name) for name in _PARTS)):
+            raise DataError("the checkpoint to resume is damaged or not one of ours: run without --resume.")
+        if checkpoint.get("run_key") != self._run_key:
+            raise DataError(
+                "the training to resume was started with other options, data or code: run without --resume to train "
+                "anew, or choose another output folder."
+            )
+        own, stored = self.state_dict(), checkpoint["state_dict"]
+        other = [name for name in own.keys() | stored.keys() if _shape(own.get(name)) != _shape(stored.get(name))]
+        if other:
+            raise DataError(
+                f"the checkpoint to resume is of another architecture ({min(other)} differs): run without --resume, or "
+                "choose another output folder."
+            )
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the losses.
 
         Raises:
             DataError: If the checkpoint is of another run.
         """
-        if checkpoint.get("run_key") != self._run_key:
-            raise DataError(
-                "the training to resume was started with other options, data or code: run without --resume to train "
-                "anew, or choose another output folder."
-            )
+        self.check_checkpoint(checkpoint)
         self.step_losses = [float(value) for value in checkpoint["step_losses"]]
         self._earlier_seconds = float(checkpoint["cpu_seconds"])
+
+
+def _shape(value: object) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
