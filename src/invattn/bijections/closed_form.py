@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -38,8 +39,10 @@ class ClosedForm(Bijection):
         constants = self.bi_lipschitz(shape, norm="2")
         unit = torch.finfo(x.dtype).eps / 2
         gamma = max(_LEAST_ROUNDING, shape[0] if len(shape) == 3 else shape[-1])
-        sizes = euclidean_norm(x) + euclidean_norm(z.detach()) / constants.lower
-        return replace(solution, error_bound=gamma * unit * constants.upper / constants.lower * sizes)
+        # Scales beyond the range of floating point have a lower constant of 0: nothing can be said of the rounding.
+        stretch = 1 / constants.lower if constants.lower > 0 else math.inf
+        sizes = euclidean_norm(x) + euclidean_norm(z.detach()) * stretch
+        return replace(solution, error_bound=gamma * unit * constants.upper * stretch * sizes)
 
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self(x), self.log_det(x)

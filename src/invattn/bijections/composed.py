@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import cast
@@ -87,7 +88,8 @@ class Composed(Bijection):
             constant = None
             if merged.error_bound is not None and after.error_bound is not None and part.certified:
                 constants = part.bi_lipschitz(tuple(after.value.shape[1:]), norm=part.norm or norm)
-                constant = conversion(norm, constants.norm_out, tokens=tokens) / constants.lower
+                stretch = 1 / constants.lower if constants.lower > 0 else math.inf
+                constant = conversion(norm, constants.norm_out, tokens=tokens) * stretch
                 norm = constants.norm_in
             merged = _merge(merged, after, constant)
         return merged

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jsonargparse import ActionYesNo, Namespace
 
-from invattn._errors import DataError
+from invattn._errors import DataError, InvAttnError
 from invattn.cli.density_evaluate import add_model, evaluate, evaluate_parser
 from invattn.cli.density_options import data_name, train_parser
 from invattn.cli.density_tables import show_results
@@ -106,6 +106,18 @@ def _train(options: Namespace) -> None:
     page = write_report(config.output)
     show_results(record)
     print(f"page: {page.resolve()}")
+    stopped = [result for result in record.results if result.extra.get("stopped_at") is not None]
+    if stopped:
+        first = stopped[0]
+        raise TrainingStopped(
+            f"{len(stopped)} of {len(record.results)} trainings stopped early. {first.variant}, seed {first.seed}: "
+            f"{first.refused}. The last saved states stay in {config.output / 'cells'}; try a smaller "
+            "--lr or --clip."
+        )
+
+
+class TrainingStopped(InvAttnError):
+    """A loss was not finite; the results of the other trainings are written."""
 
 
 def _sample(options: Namespace) -> None:

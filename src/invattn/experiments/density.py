@@ -138,6 +138,10 @@ def _result(cell: DensityCell, finished: DensityResult | None, progress: Progres
         return finished
     machines = cell.config.machines()
     flow, result = on_processes(partial(train_flow, cell), machines, progress)
+    if result.extra["stopped_at"] is not None:
+        progress.message(f"{cell.name}: {result.refused}. Its last saved state stays in {cell.file('ckpt')}.")
+        cell.finish(result)
+        return result
     flow = flow.to("cuda" if machines.on_gpu else "cpu")
     result, found = measure(flow, cell.data.test(), result, progress, seed=cell.seed, unit=cell.data.unit)
     _write(cell, flow, result, found)

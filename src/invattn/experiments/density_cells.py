@@ -68,13 +68,14 @@ class DensityCell:
         return self.config.output / "cells" / f"{self.name}.{kind}"
 
     def finish(self, result: DensityResult) -> None:
-        """Write the numbers; their file says that the cell is done.
+        """Write the numbers; their file says that the cell is done. A training that stopped early leaves its state.
 
         Raises:
             OSError: If it cannot be written.
         """
         write_json(self.file("json"), {"key": self.key, "result": result.to_json()})
-        self.file("ckpt").unlink(missing_ok=True)
+        if result.extra.get("stopped_at") is None:
+            self.file("ckpt").unlink(missing_ok=True)
 
     def finished(self) -> DensityResult | None:
         """Return the kept numbers, or None if the cell is not finished.

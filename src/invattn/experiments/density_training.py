@@ -47,20 +47,21 @@ def train_flow(cell: DensityCell, worker: Worker, progress: Progress) -> tuple[F
         precision=config.precision,
         callbacks=_event_log(cell, worker),
     )
-    if outcome.stopped_at is not None:
-        progress.message(
-            f"{cell.name}: the training loss was not finite at step {outcome.stopped_at}, first in "
-            f"{outcome.stopped_in}; the model of the step before is evaluated."
-        )
     extra = {"stopped_at": outcome.stopped_at, "stopped_in": outcome.stopped_in or None, "attention": cell.attention}
     flow = module.average.eval()
     result = unmeasured(cell.variant, flow, seed=cell.seed)
     return flow, replace(
         result,
+        refused=None if outcome.stopped_at is None else stop_reason(outcome.stopped_at, outcome.stopped_in),
         cpu_seconds=outcome.cpu_seconds,
         train_loss=[cell.data.unit.of(loss) for loss in module.step_losses],
         extra=extra | {"recipe": cell.recipe, "repeat": cell.repeat, "train_seconds": outcome.seconds},
     )
+
+
+def stop_reason(step: int, part: str) -> str:
+    """Say in words why a training stopped before its last step."""
+    return f"the training loss was not finite at step {step}" + (f", first in {part}" if part else "")
 
 
 def started_flow(cell: DensityCell, worker: Worker) -> Flow:

@@ -136,8 +136,7 @@ def _accuracy(record: DensityRecord, measure: Measure) -> str:
 def _stopped(record: DensityRecord) -> list[str]:
     return [
         f"{density_parts.name_of(result)}, seed {result.seed}: the training loss was not finite at step "
-        f"{result.extra['stopped_at']}, first in {result.extra.get('stopped_in')}; the model of the step before was "
-        "evaluated."
+        f"{result.extra['stopped_at']}, first in {result.extra.get('stopped_in')}; nothing was measured."
         for result in record.results
         if result.extra.get("stopped_at") is not None
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invattn.bijections import Bijection, Composed, ResidualBijection
+from invattn.bijections import Bijection, ResidualBijection
 from invattn.flows import Flow
 from invattn.training.collective import first_text
 from invattn.training.optimisation import Optimisation
@@ -123,9 +123,7 @@ def first_non_finite(bijection: Bijection, x: Tensor) -> str:
     """
     if not _is_finite(x):
         return "the data"
-    parts = list(bijection.bijections) if isinstance(bijection, Composed) else [bijection]
-    for number, part in enumerate(parts):
-        assert isinstance(part, Bijection)
+    for number, part in enumerate(bijection.parts()):
         x, log_det = part.forward_and_log_det(x)
         if not (_is_finite(x) and _is_finite(log_det)):
             kind = part.branch.kind if isinstance(part, ResidualBijection) else type(part).__name__
