@@ -49,6 +49,7 @@ class Training:
 
     def run(self, resume: bool) -> None:
         self.set_traps()
+        torch.rand(self.step)  # every session finds the default generator in another state, which must not matter
         loader = ResumableLoader(self.sample, num_samples=SAMPLES, batch_size=BATCH, epochs=EPOCHS, seed=1)
         # Every step is saved, but for one session that loses all of its steps.
         interval = 1e9 if self.place == "loader" else 0.0
