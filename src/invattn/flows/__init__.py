@@ -3,6 +3,11 @@
 from invattn.flows.attention_positions import attention_blocks as attention_blocks
 from invattn.flows.base import StandardNormal as StandardNormal
 from invattn.flows.conditioning import ClassConditionalNormal as ClassConditionalNormal
+from invattn.flows.dequantisation import Dequantisation as Dequantisation
+from invattn.flows.dequantisation import UniformDequantisation as UniformDequantisation
+from invattn.flows.dequantisation import VariationalDequantisation as VariationalDequantisation
+from invattn.flows.dequantised import Dequantised as Dequantised
+from invattn.flows.dequantised import bits_per_dimension as bits_per_dimension
 from invattn.flows.flow import Flow as Flow
 from invattn.flows.image_architecture import IMAGE_MIXERS as IMAGE_MIXERS
 from invattn.flows.image_architecture import ImageArchitecture as ImageArchitecture
