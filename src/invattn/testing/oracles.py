@@ -109,6 +109,16 @@ def dense_log_det(branch: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return log_det
 
 
+def dense_series(branch: Callable[[Tensor], Tensor], x: Tensor, *, terms: int) -> Tensor:
+    """Return sum_{k=1}^{n} (-1)^{k+1} tr(J^k) / k from the dense Jacobian, as :func:`dense_log_det` does."""
+    jacobian = dense_jacobian(branch, x, create_graph=True)
+    power, series = jacobian, x.new_zeros(x.shape[0])
+    for k in range(1, terms + 1):
+        series = series - (-1) ** k * power.diagonal(dim1=-2, dim2=-1).sum(dim=-1) / k
+        power = power @ jacobian
+    return series
+
+
 def gradients(value: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
     """Return the gradients of a scalar, with zeros where an input is not used."""
     if not value.requires_grad:
