@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 WIDTH = 128
 LEARNING_RATE = 1e-3
-BATCH_SIZE = 128
 
 
 class Peer(nn.Module, ABC):
@@ -137,6 +136,19 @@ TITLES = {
 
 
 @dataclass(frozen=True)
+class Front:
+    """A fixed map before a peer.
+
+    Attributes:
+        forward: Returns the image of a batch and the log-determinant of each sample.
+        inverse: Its inverse.
+    """
+
+    forward: Callable[[Tensor], tuple[Tensor, Tensor]]
+    inverse: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
 class PeerResult:
     """What was measured of a peer.
 
@@ -163,8 +175,7 @@ def train_and_measure(
     *,
     seconds: float,
     seed: int,
-    front: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
-    front_inverse: Callable[[Tensor], Tensor] | None = None,
+    front: Front | None = None,
 ) -> PeerResult:
     """Train a peer for a time on one thread and measure it.
 
@@ -177,18 +188,16 @@ def train_and_measure(
         test: Test data, shape (m, d).
         seconds: CPU time of the training.
         seed: Decides weights and probes.
-        front: A fixed map and its log-determinant before everything; None: entries are standardised.
-        front_inverse: Its inverse.
+        front: A fixed map before it; None: entries are standardised.
     """
     torch.manual_seed(seed)
     peer = PEERS[name](fitting.shape[1])
-    if front is None or front_inverse is None:
-        front, front_inverse = _standardise(fitting)
+    front = _standardise(fitting) if front is None else front
     optimizer = torch.optim.Adam(peer.parameters(), lr=LEARNING_RATE)
     start, steps = time.process_time(), 0
     while (spent := time.process_time() - start) < seconds:
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * spent / seconds))
-        x, log_det = front(sample(steps))
+        x, log_det = front.forward(sample(steps))
         loss = -(peer.log_prob(x) + log_det).mean() / x.shape[1]
         optimizer.zero_grad()
         loss.backward()
@@ -198,39 +207,21 @@ def train_and_measure(
         steps += 1
     cpu_seconds = time.process_time() - start
     peer.eval()
-    nats, error = [], 0.0
+    nats: list[Tensor] = []
+    error = 0.0
     for rows in test.split(100):
         with torch.no_grad():
-            x, log_det = front(rows)
+            x, log_det = front.forward(rows)
             nats.append(-(peer.log_prob(x) + log_det).detach())
-            error = max(error, float((front_inverse(peer.round_trip(x)) - rows).abs().max()))
+            error = max(error, float((front.inverse(peer.round_trip(x)) - rows).abs().max()))
     parameters = sum(parameter.numel() for parameter in peer.parameters())
     return PeerResult(torch.cat(nats), error, cpu_seconds, steps, parameters)
 
 
-def _standardise(
-    fitting: Tensor,
-) -> tuple[Callable[[Tensor], tuple[Tensor, Tensor]], Callable[[Tensor], Tensor]]:
+def _standardise(fitting: Tensor) -> Front:
     mean, spread = fitting.mean(dim=0), fitting.std(dim=0)
 
-    def front(x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
         return (x - mean) / spread, -spread.log().sum().expand(len(x))
 
-    return front, lambda z: z * spread + mean
-
-
-def full_covariance_gaussian(fitting: Tensor, test: Tensor, *, ridge: float = 1e-5) -> Tensor:
-    """Return -log p in nats of each test sample under the Gaussian of the training data, shape (m,).
-
-    Args:
-        fitting: Training data with shape (n, ...).
-        test: Test data with shape (m, ...).
-        ridge: Added to every variance.
-    """
-    rows = fitting.flatten(1).double()
-    mean = rows.mean(dim=0)
-    centred = rows - mean
-    covariance = centred.mT @ centred / len(rows)
-    covariance.diagonal().add_(ridge)
-    normal = torch.distributions.MultivariateNormal(mean, covariance)
-    return -normal.log_prob(test.flatten(1).double())
+    return Front(forward, lambda z: z * spread + mean)
