@@ -87,8 +87,8 @@ TABLES = {
     "cifar32": Table(
         "cifar10",
         (
-            Group("certified", ("--attention", "none,pointwise,embedded_gaussian")),
-            Group("released", ("--attention", "dot_product", "--recipe", "released_generative")),
+            Group("certified", ("--attention", "none,embedded_gaussian", "--steps", "300")),
+            Group("released", ("--attention", "dot_product", "--recipe", "released_generative", "--steps", "300")),
         ),
     ),
 }
