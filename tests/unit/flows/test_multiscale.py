@@ -45,6 +45,14 @@ def test_a_size_that_does_not_fit_names_one_that_does() -> None:
             ImageArchitecture(**{"image_shape": (3, 4, 4), "blocks": (1,), **wrong})  # type: ignore[arg-type]
 
 
+def test_fitted_fronts_that_cannot_be_are_refused() -> None:
+    for wrong in ({"levels": -1}, {"knots": 1}, {"channel_knots": 1}, {"knots": -2}, {"whitening_reach": -1.0}):
+        with pytest.raises(ValueError, match="knots and channel_knots of 0 or at least 2 are needed; got"):
+            ImageArchitecture(image_shape=(3, 4, 4), blocks=(1,), whitening=4, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="give whitening too"):
+        ImageArchitecture(image_shape=(3, 4, 4), blocks=(1,), knots=4)
+
+
 @pytest.mark.parametrize("attention", IMAGE_MIXERS)
 @pytest.mark.parametrize("split", [True, False])
 def test_it_is_certified_started_from_data_and_sampled(attention: str, split: bool) -> None:
