@@ -65,6 +65,7 @@ class Table:
     needs_root: bool = True
 
 
+_RELEASED = ("--attention", "dot_product", "--recipe", "released_generative")
 _KINDS = ",".join(("none", "convolution", "pointwise", *ATTENTION))
 TABLES = {
     "digits": Table(
@@ -87,8 +88,8 @@ TABLES = {
     "cifar32": Table(
         "cifar10",
         (
-            Group("certified", ("--attention", "none,embedded_gaussian", "--steps", "300")),
-            Group("released", ("--attention", "dot_product", "--recipe", "released_generative", "--steps", "300")),
+            Group("certified", ("--attention", "none,pointwise", "--steps", "300")),
+            Group("released", (*_RELEASED, "--attention-positions", "0:-1", "--steps", "300")),
         ),
     ),
 }
