@@ -20,6 +20,7 @@ from invattn.evaluation.neighbours import Neighbours as Neighbours
 from invattn.evaluation.neighbours import nearest_images as nearest_images
 from invattn.evaluation.picard_trace import PicardTrace as PicardTrace
 from invattn.evaluation.picard_trace import picard_trace as picard_trace
+from invattn.evaluation.precision import without_tf32 as without_tf32
 from invattn.evaluation.receptive_field import ReceptiveField as ReceptiveField
 from invattn.evaluation.receptive_field import receptive_fields as receptive_fields
 from invattn.evaluation.sampling import Samples as Samples

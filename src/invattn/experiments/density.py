@@ -13,7 +13,7 @@ import invattn
 from invattn._errors import DataError
 from invattn.bijections import Composed
 from invattn.checkpoints import save_model
-from invattn.evaluation import LikelihoodReport
+from invattn.evaluation import LikelihoodReport, without_tf32
 from invattn.experiments.density_cells import DensityCell
 from invattn.experiments.density_config import DensityConfig as DensityConfig
 from invattn.experiments.density_data import DensityData, DequantisedData, GeneratedData, open_images
@@ -143,8 +143,9 @@ def _result(cell: DensityCell, finished: DensityResult | None, progress: Progres
         cell.finish(result)
         return result
     flow = flow.to("cuda" if machines.on_gpu else "cpu")
-    result, found = measure(flow, cell.data.test(), result, progress, seed=cell.seed, unit=cell.data.unit)
-    _write(cell, flow, result, found)
+    with without_tf32():
+        result, found = measure(flow, cell.data.test(), result, progress, seed=cell.seed, unit=cell.data.unit)
+        _write(cell, flow, result, found)
     if result.refused is not None:
         progress.message(f"{cell.name}: no likelihood, because {result.refused}.")
     return result

@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from invattn._names import check_name
+from invattn.evaluation import without_tf32
 from invattn.training.atomic_checkpoint_io import AtomicCheckpointIO
 from invattn.training.cluster import trainer_options
 from invattn.training.interruption import Interrupted, watch_interrupts
@@ -90,7 +91,7 @@ def fit(
     module.train()
     progress.begin(task, total=len(loader))
     try:
-        with quiet_lightning(), watch_interrupts() as interruption:
+        with quiet_lightning(), without_tf32(), watch_interrupts() as interruption:
             saver = ResumeCheckpoint(checkpoint, interval=save_interval, interruption=interruption)
             where = trainer_options(worker) | {"precision": PRECISIONS[precision]}
             told = [_StepReporter(progress), *callbacks, saver]
