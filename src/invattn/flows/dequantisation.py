@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from invattn.bijections import Composed, ResidualBijection
 from invattn.branches import CertifiedMLP
-from invattn.logdet import PowerSeries, TokenwiseExact
+from invattn.logdet import WHOLE, PowerSeries, Shard, TokenwiseExact
 
 _START = 1.6  # of all logit-normal distributions that with this scale is nearest to uniform: 0.02 nats
 _LIMIT = 3.0  # of log scales and of means, by tanh
@@ -39,13 +39,23 @@ class Dequantisation(nn.Module, ABC):
 class UniformDequantisation(Dequantisation):
     """u uniform on [0, 1)^d, independent of v; log q = 0.
 
+    Args:
+        shard: Which part of a batch over several processes the values are.
+
     References:
         Theis et al. 2016, Sec. 3.1 (log p(v) >= E log p(v + u)).
     """
 
+    def __init__(self, *, shard: Shard = WHOLE) -> None:
+        super().__init__()
+        self.shard = shard
+
     def draw(self, values: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         device = values.device if generator is None else generator.device
-        noise = torch.rand(values.shape, dtype=values.dtype, device=device, generator=generator)
+        noise = self.shard.draw(
+            tuple(values.shape),
+            lambda shape: torch.rand(shape, dtype=values.dtype, device=device, generator=generator),
+        )
         return noise.to(values.device), values.new_zeros(values.shape[0])
 
 
@@ -62,6 +72,7 @@ class VariationalDequantisation(Dequantisation):
         features: Entries of the context of a pixel.
         blocks: Residual blocks; 0: noise of the channels is independent given v.
         lipschitz: c of the residual blocks.
+        shard: Which part of a batch over several processes the values are.
 
     Raises:
         ValueError: If a number is out of range.
@@ -79,8 +90,10 @@ class VariationalDequantisation(Dequantisation):
         features: int = 16,
         blocks: int = 1,
         lipschitz: float = 0.9,
+        shard: Shard = WHOLE,
     ) -> None:
         super().__init__()
+        self.shard = shard
         if len(image_shape) != 3 or min(image_shape) < 1:
             raise ValueError(f"image_shape must be (C, H, W), all at least 1; got {tuple(image_shape)}.")
         if levels < 2 or min(hidden_channels, features) < 1 or blocks < 0:
@@ -97,7 +110,7 @@ class VariationalDequantisation(Dequantisation):
             nn.SiLU(),
             nn.Conv2d(hidden_channels, features, 1),
         )
-        estimator = TokenwiseExact() if channels <= _EXACT_CHANNELS else PowerSeries()
+        estimator = TokenwiseExact() if channels <= _EXACT_CHANNELS else PowerSeries(shard=shard)
         self.residual = Composed(
             ResidualBijection(
                 CertifiedMLP(
@@ -115,8 +128,11 @@ class VariationalDequantisation(Dequantisation):
         if tuple(values.shape[1:]) != self.image_shape:
             raise ValueError(f"images must have shape {self.image_shape}; got {tuple(values.shape[1:])}.")
         device = values.device if generator is None else generator.device
-        noise = torch.randn(values.shape, dtype=values.dtype, device=device, generator=generator).to(values.device)
-        noise = _pixels(noise)
+        noise = self.shard.draw(
+            tuple(values.shape),
+            lambda shape: torch.randn(shape, dtype=values.dtype, device=device, generator=generator),
+        )
+        noise = _pixels(noise.to(values.device))
         context, mean, log_scale = self._features(values)
         inner, log_det = self.residual.given(context).forward_and_log_det(noise)
         logit = mean + log_scale.exp() * inner

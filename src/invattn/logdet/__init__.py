@@ -5,5 +5,6 @@ from invattn.logdet.base import LogDetEstimator as LogDetEstimator
 from invattn.logdet.exact import Exact as Exact
 from invattn.logdet.power_series import PowerSeries as PowerSeries
 from invattn.logdet.russian_roulette import RussianRoulette as RussianRoulette
+from invattn.logdet.shard import WHOLE as WHOLE
 from invattn.logdet.shard import Shard as Shard
 from invattn.logdet.tokenwise import TokenwiseExact as TokenwiseExact

@@ -20,7 +20,7 @@ from invattn.flows import (
     VariationalDequantisation,
     bits_per_dimension,
 )
-from invattn.logdet import Exact
+from invattn.logdet import WHOLE, Exact, Shard
 
 SHAPE = (2, 1, 1)
 
@@ -220,3 +220,24 @@ def test_learned_noise_is_stored_with_the_flow(tmp_path: Path, name: str) -> Non
         ImageFlowConfig(image_shape=(1, 4, 4), blocks=(1,), dequantisation="unifrom")
     with pytest.raises(ValueError, match="grey_levels must be at least 2"):
         ImageFlowConfig(image_shape=(1, 4, 4), blocks=(1,), grey_levels=1)
+
+
+@pytest.mark.parametrize("channels", [3, 20])
+def test_processes_that_share_a_batch_draw_what_one_draws(channels: int) -> None:
+    """20 channels: the log-determinant needs probes too."""
+    shape = (channels, 2, 2)
+    values = torch.randint(0, 256, (4, *shape), generator=torch.Generator().manual_seed(0)).float()
+    makers = (
+        lambda shard: UniformDequantisation(shard=shard),
+        lambda shard: VariationalDequantisation(shape, hidden_channels=4, features=3, shard=shard),
+    )
+    for make in makers:
+        found = []
+        for shard in (WHOLE, Shard(0, 2), Shard(1, 2)):
+            torch.manual_seed(1)
+            noise = make(shard)
+            torch.manual_seed(2)
+            rows = values if shard.parts == 1 else values.chunk(2)[shard.part]
+            found.append([part.detach() for part in noise.draw(rows)])
+        for whole, first, second in zip(*found, strict=True):
+            torch.testing.assert_close(torch.cat([first, second]), whole, rtol=1e-5, atol=1e-4)

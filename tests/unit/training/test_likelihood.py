@@ -79,11 +79,12 @@ def run(module: MaximumLikelihood, path: Path, *, resume: bool = False, **option
     return fit(module, loader, checkpoint=path, resume=resume, progress=progress, **options)
 
 
-def test_training_equals_a_plain_loop_and_the_average_follows(tmp_path: Path) -> None:
-    module, flow = make_module(clip=0.5), make_flow()
+@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamax", torch.optim.Adamax)])
+def test_training_equals_a_plain_loop_and_the_average_follows(name: str, kind: Any, tmp_path: Path) -> None:
+    module, flow = make_module(clip=0.5, optimizer=name), make_flow()
     result = run(module, tmp_path / "state.ckpt")
     average = copy.deepcopy(flow)
-    optimizer = torch.optim.Adam(flow.parameters(), lr=0.01)
+    optimizer = kind(flow.parameters(), lr=0.01)
     losses, norms = [], []
     for step, batch in enumerate(make_loader()):
         rate = (step + 1) / 2 if step < 2 else 0.5 * (1 + math.cos(math.pi * (step - 2) / 4))
@@ -204,6 +205,27 @@ def test_the_rate_rises_linearly_and_falls_to_zero() -> None:
     assert factor(7) == pytest.approx(0.5)
     assert factor(10) == pytest.approx(0, abs=1e-12)
     assert all(cosine_with_warm_up(1, warm_up=20)(step) <= 1 for step in range(3))
+
+
+def test_bfloat16_trains_to_nearly_the_same_losses_with_float32_weights(tmp_path: Path) -> None:
+    """8 bits of a factor: losses of 64 numbers move by about 0.1 / 64."""
+    plain, rough = make_module(), make_module()
+    run(plain, tmp_path / "a.ckpt")
+    run(rough, tmp_path / "b.ckpt", precision="bf16")
+    assert rough.step_losses != plain.step_losses
+    assert rough.step_losses == pytest.approx(plain.step_losses, abs=0.01)
+    assert all(value.dtype == torch.float32 for value in rough.parameters())
+    with pytest.raises(ValueError, match="unknown precision 'fp16'"):
+        run(make_module(), tmp_path / "c.ckpt", precision="fp16")
+
+
+def test_a_norm_beyond_floating_point_is_no_gradient_of_zero(tmp_path: Path) -> None:
+    """Finite gradients whose squares overflow: scaled to the largest norm they would be 0, silently."""
+    module = make_module()
+    module.flow.bijection.bijections[3].g.layers[0].bias.register_hook(lambda grad: grad * 0 + 1e38)  # type: ignore[index,union-attr]
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    assert run(module, tmp_path / "state.ckpt").stopped_in == "the norm of the gradient"
+    assert_same(before, dict(module.state_dict()))
 
 
 def test_an_average_needs_a_decay_below_one() -> None:
