@@ -28,7 +28,7 @@ class ImageFlowConfig(ImageArchitecture, FlowConfig):
     """A multi-scale flow over images with a standard normal base; see :class:`invattn.flows.MultiscaleIResNet`.
 
     Attributes:
-        solver: How residual blocks are inverted; None is the default.
+        solver: How residual blocks are inverted; None is :data:`invattn.flows.FLOW_SOLVER`.
         dequantisation: ``uniform``, or ``variational``: learned noise, kept with the model beside its chain.
         grey_levels: Number of values of an entry of an image.
     """

@@ -26,7 +26,7 @@ class TokenFlowConfig(FlowConfig):
         hidden_channels: Of each MLP.
         recipe: Form of the attention.
         lipschitz: c of every residual block.
-        solver: How they are inverted; None is the default.
+        solver: How they are inverted; None is :data:`invattn.flows.FLOW_SOLVER`.
     """
 
     model: ClassVar[str] = "token_flow"

@@ -17,7 +17,7 @@ class VectorFlowConfig(VectorArchitecture, FlowConfig):
     """A residual flow over vectors with a standard normal base; see :class:`invattn.flows.ResidualFlow`.
 
     Attributes:
-        solver: How residual blocks are inverted; None is the default.
+        solver: How residual blocks are inverted; None is :data:`invattn.flows.FLOW_SOLVER`.
     """
 
     model: ClassVar[str] = "residual_flow"

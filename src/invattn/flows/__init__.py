@@ -11,6 +11,7 @@ from invattn.flows.dequantised import bits_per_dimension as bits_per_dimension
 from invattn.flows.flow import Flow as Flow
 from invattn.flows.image_architecture import IMAGE_MIXERS as IMAGE_MIXERS
 from invattn.flows.image_architecture import ImageArchitecture as ImageArchitecture
+from invattn.flows.inversion import FLOW_SOLVER as FLOW_SOLVER
 from invattn.flows.multiscale import MultiscaleIResNet as MultiscaleIResNet
 from invattn.flows.residual_flow import ResidualFlow as ResidualFlow
 from invattn.flows.residual_flow import VectorArchitecture as VectorArchitecture

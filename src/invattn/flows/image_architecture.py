@@ -27,6 +27,7 @@ from invattn.bijections import (
 from invattn.branches import CertifiedConvolution, Padding
 from invattn.flows.attention_positions import Positions, attention_blocks
 from invattn.flows.conditioning import check_conditions, with_classes
+from invattn.flows.inversion import FLOW_SOLVER
 from invattn.logdet import LogDetEstimator
 from invattn.recipes import KINDS, Certified, Recipe, invertible_attention
 from invattn.solvers import Solver
@@ -92,10 +93,10 @@ class ImageArchitecture:
         """Return a new bijection from images (B, C, H, W) to vectors (B, C H W).
 
         Args:
-            solver: How residual blocks are inverted; None is the library's default.
+            solver: How residual blocks are inverted; None is :data:`invattn.flows.FLOW_SOLVER`.
             log_det_estimator: Of all residual blocks; None is the library's default.
         """
-        return _Builder(self, solver, log_det_estimator).chain()
+        return _Builder(self, FLOW_SOLVER if solver is None else solver, log_det_estimator).chain()
 
     def _splines(self) -> tuple[int, int]:
         return self.knots, self.channel_knots
@@ -120,7 +121,7 @@ class _Builder:
     """Makes the parts of one flow."""
 
     options: ImageArchitecture
-    solver: Solver | None
+    solver: Solver
     log_det_estimator: LogDetEstimator | None
 
     def chain(self) -> Composed:

@@ -50,7 +50,7 @@ class MultiscaleIResNet(Flow):
         classes: Classes of the samples, each with a Gaussian prior of its own: ``flow.given(labels=y)``; 0: one prior.
         context_channels: K of the context of each sample that all residual blocks depend on:
             ``flow.given(context)``; 0: none.
-        solver: How residual blocks are inverted; None is the library's default.
+        solver: How residual blocks are inverted; None is :data:`invattn.flows.FLOW_SOLVER`.
         log_det_estimator: Of all residual blocks; None is the library's default.
 
     Raises:

@@ -10,6 +10,7 @@ from invattn.branches import CertifiedMLP
 from invattn.flows.base import StandardNormal
 from invattn.flows.conditioning import check_conditions, with_classes
 from invattn.flows.flow import Flow
+from invattn.flows.inversion import FLOW_SOLVER
 from invattn.lipschitz import make_activation
 from invattn.logdet import LogDetEstimator, TokenwiseExact
 from invattn.solvers import Solver
@@ -51,11 +52,12 @@ class VectorArchitecture:
         """Return a new bijection of vectors (B, d).
 
         Args:
-            solver: How residual blocks are inverted; None is the library's default.
+            solver: How residual blocks are inverted; None is :data:`invattn.flows.FLOW_SOLVER`.
             log_det_estimator: Of all residual blocks; None is exact up to 16 dimensions, else the library's default.
         """
         if log_det_estimator is None and self.dimensions <= EXACT_VECTORS:
             log_det_estimator = TokenwiseExact()
+        solver = FLOW_SOLVER if solver is None else solver
         parts: list[Bijection] = [Whitening(self.dimensions)] if self.whitening else []
         for _ in range(self.blocks):
             parts.append(ActNorm(self.dimensions))
@@ -88,7 +90,7 @@ class ResidualFlow(Flow):
         channel_mixing: Whether an invertible linear map stands before every block.
         classes: Classes of the samples, each with a Gaussian prior of its own: ``flow.given(labels=y)``; 0: one prior.
         context_channels: K of the context of each sample that all blocks depend on: ``flow.given(context)``; 0: none.
-        solver: How residual blocks are inverted; None is the library's default.
+        solver: How residual blocks are inverted; None is :data:`invattn.flows.FLOW_SOLVER`.
         log_det_estimator: Of all residual blocks; None is as above.
 
     Raises:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from invattn._names import check_name
 from invattn.bijections import ActNorm, Bijection, Composed, ResidualBijection
 from invattn.branches import CertifiedMLP, CertifiedPooling
+from invattn.flows.inversion import FLOW_SOLVER
 from invattn.logdet import LogDetEstimator, TokenwiseExact
 from invattn.recipes import KINDS, Certified, Recipe, invertible_attention
 from invattn.solvers import Solver
@@ -47,7 +48,7 @@ def token_flow(
         recipe: Form of the attention; None is ``Certified(mean_shift=True)``.
         lipschitz: c of every residual block.
         context_channels: K of a context (B, K) that all residual blocks depend on, ``given(context)``; None for none.
-        solver: How they are inverted; None is the library's default.
+        solver: How they are inverted; None is :data:`invattn.flows.FLOW_SOLVER`.
         log_det_estimator: Of the attention blocks, and of the others where C is above 8 (else
             :class:`invattn.logdet.TokenwiseExact`); None is the library's default.
 
@@ -68,6 +69,7 @@ def token_flow(
     if blocks < 1 or attention_layers < 1:
         raise ValueError(f"blocks and attention_layers must be at least 1; got {blocks} and {attention_layers}.")
     recipe = Certified(mean_shift=True) if recipe is None else recipe
+    solver = FLOW_SOLVER if solver is None else solver
     tokenwise = TokenwiseExact() if channels <= _TOKENWISE_CHANNELS else log_det_estimator
 
     def mixer() -> Bijection:
