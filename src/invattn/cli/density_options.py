@@ -106,6 +106,7 @@ def _add_training_options(parser: OneLineParser) -> None:
 
 def _add_run_options(parser: OneLineParser) -> None:
     _add(parser, "checkpoint_minutes", _POSITIVE, "M", "time between saves of an unfinished training")
+    _add(parser, "max_minutes", _POSITIVE, "M", "stop training after so long, with its state saved for --resume")
     _add(parser, "log_every", whole_number(0), "N", "steps between samples in OUTPUT/tensorboard; 0 writes no log")
     _add(parser, "accelerator", one_of(ACCELERATORS, what="accelerator"), "NAME", "cpu, gpu, or auto")
     _add(parser, "devices", _COUNT, "N", "processes, or GPUs, of each machine that share every batch")

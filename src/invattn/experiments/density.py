@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import platform
+import time
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -47,8 +49,9 @@ def run_density(config: DensityConfig, progress: Progress) -> DensityRecord:
     Raises:
         DataError: If the data or the output cannot be used, or the output holds other results; one line.
         OSError: If a file cannot be written; it names the file, and finished cells are kept.
-        Interrupted: On Ctrl-C; the message says how to continue.
+        Interrupted: On Ctrl-C, and when the minutes are over; the message says how to continue.
     """
+    deadline = _deadline(config)
     check_output(config.output)
     config.machines().check(batch_size=config.batch_size)
     data = open_data(config)
@@ -57,10 +60,11 @@ def run_density(config: DensityConfig, progress: Progress) -> DensityRecord:
     finished = {cell.name: cell.finished() for cell in cells}
     remove_leftovers(make_folder(config.output / "cells"))
     try:
-        results = [_result(cell, finished[cell.name], progress) for cell in cells]
+        results = [_result(cell, finished[cell.name], deadline, progress) for cell in cells]
     except (KeyboardInterrupt, Interrupted):
+        why = f"{config.max_minutes:g} minutes are over" if time.monotonic() >= deadline else "interrupted"
         raise Interrupted(
-            f"interrupted: finished cells and the state of the training are in {config.output / 'cells'}. "
+            f"{why}: finished cells and the state of the training are in {config.output / 'cells'}. "
             "Run the same command with --resume to continue."
         ) from None
     record = _record(config, data, results)
@@ -82,11 +86,17 @@ def follow_density(config: DensityConfig, progress: Progress) -> None:
         Interrupted: On Ctrl-C.
         WorkerLost: If the first machine does not answer.
     """
+    deadline = _deadline(config)
     config.machines().check(batch_size=config.batch_size)
     data = open_data(config)
     for cell in [cell for cell in _cells(with_steps(config, data), data) if cell.finished() is None]:
         progress.message(f"{cell.name}: training with the first machine")
-        on_processes(partial(train_flow, cell), config.machines(), progress)
+        on_processes(partial(train_flow, cell, deadline), config.machines(), progress)
+
+
+def _deadline(config: DensityConfig) -> float:
+    """Return when training has to stop, on the clock of ``time.monotonic``."""
+    return time.monotonic() + 60 * config.max_minutes if config.max_minutes else math.inf
 
 
 def _cells(config: DensityConfig, data: DensityData) -> list[DensityCell]:
@@ -132,12 +142,12 @@ def with_steps(config: DensityConfig, data: DensityData) -> DensityConfig:
     return replace(config, steps=config.epochs * (images // config.batch_size), epochs=0)
 
 
-def _result(cell: DensityCell, finished: DensityResult | None, progress: Progress) -> DensityResult:
+def _result(cell: DensityCell, finished: DensityResult | None, deadline: float, progress: Progress) -> DensityResult:
     if finished is not None:
         progress.message(f"{cell.name}: finished before, skipped")
         return finished
     machines = cell.config.machines()
-    flow, result = on_processes(partial(train_flow, cell), machines, progress)
+    flow, result = on_processes(partial(train_flow, cell, deadline), machines, progress)
     if result.extra["stopped_at"] is not None:
         progress.message(f"{cell.name}: {result.refused}. Its last saved state stays in {cell.file('ckpt')}.")
         cell.finish(result)

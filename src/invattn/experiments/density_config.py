@@ -18,7 +18,7 @@ from invattn.experiments.density_model_options import ModelOptions, format_numbe
 from invattn.experiments.density_presets import preset
 from invattn.experiments.density_training_options import TrainingOptions
 
-_NO_INFLUENCE = ("output", "data_root", "resume", "checkpoint_minutes", "log_every", "epochs")
+_NO_INFLUENCE = ("output", "data_root", "resume", "checkpoint_minutes", "max_minutes", "log_every", "epochs")
 """Options on which no number depends, or (epochs) that have become steps."""
 
 _ONLY_IMAGES = {entry.name for entry in fields(ModelOptions)} - {

@@ -109,7 +109,7 @@ def evaluate_model(options: EvaluateOptions, progress: Progress) -> ModelEvaluat
     data = evaluation_data(config, options)
     seed = data.seed if options.seed is None else options.seed
     flow = flow.to("cuda" if torch.cuda.is_available() else "cpu")
-    unknown = unmeasured(options.model.name, flow, seed=seed)
+    unknown = unmeasured(options.model.name, flow, seed=seed, unit=data.unit)
     result, found = measure(flow, data.test(), unknown, progress, seed=seed, unit=data.unit)
     evaluation = ModelEvaluation(result, data, found.exact, _inverses(flow, data, options.stress, seed, progress))
     if options.unbiased and found.exact and result.refused is None:

@@ -18,12 +18,19 @@ INVERTED = 100
 """Test samples that are inverted and whose spectral radii are estimated."""
 
 
-def unmeasured(variant: str, flow: Flow, *, seed: int) -> DensityResult:
-    """Return the result of a flow of which only parameters and certificate are known yet."""
+def unmeasured(variant: str, flow: Flow, *, seed: int, unit: Unit = NATS) -> DensityResult:
+    """Return the result of a flow of which only parameters and certificate are known yet.
+
+    Args:
+        variant: Name of the flow.
+        flow: The distribution.
+        seed: Of its training.
+        unit: In which its metrics will be.
+    """
     certificate = certificate_of(flow.bijection)
     return DensityResult(
         variant=variant,
-        metrics=_NOT_MEASURED,
+        metrics=replace(_NOT_MEASURED, unit=_name(unit)),
         seed=seed,
         cpu_seconds=float("nan"),
         parameters=sum(parameter.numel() for parameter in flow.parameters()),
@@ -75,6 +82,10 @@ def measure(
         estimator_error=unit.scale * found.estimator_error,
         inverse_error_max=float(errors.max()),
         spectral_radius_max=max((float(radius.max()) for radius in radii.values()), default=0.0),
-        unit=unit.name.partition("/")[0],
+        unit=_name(unit),
     )
     return replace(result, refused=refused, metrics=metrics), found
+
+
+def _name(unit: Unit) -> str:
+    return unit.name.partition("/")[0]

@@ -20,11 +20,17 @@ from invattn.records import DensityResult
 from invattn.training import EventLog, MaximumLikelihood, Progress, ResumableLoader, Worker, derive_seed, fit
 
 
-def train_flow(cell: DensityCell, worker: Worker, progress: Progress) -> tuple[Flow, DensityResult]:
+def train_flow(cell: DensityCell, deadline: float, worker: Worker, progress: Progress) -> tuple[Flow, DensityResult]:
     """Train one flow, in every process, and return it with averaged weights; its metrics are still to be measured.
 
+    Args:
+        cell: The training.
+        deadline: When to stop, on the clock of ``time.monotonic``.
+        worker: This process.
+        progress: Is told every step.
+
     Raises:
-        Interrupted: On Ctrl-C; the state is saved.
+        Interrupted: On Ctrl-C and at the deadline; the state is saved.
         DataError: If the state to resume from is damaged or of another run.
     """
     config = cell.config
@@ -46,10 +52,11 @@ def train_flow(cell: DensityCell, worker: Worker, progress: Progress) -> tuple[F
         worker=worker,
         precision=config.precision,
         callbacks=_event_log(cell, worker),
+        deadline=deadline,
     )
     extra = {"stopped_at": outcome.stopped_at, "stopped_in": outcome.stopped_in or None, "attention": cell.attention}
     flow = module.average.eval()
-    result = unmeasured(cell.variant, flow, seed=cell.seed)
+    result = unmeasured(cell.variant, flow, seed=cell.seed, unit=cell.data.unit)
     return flow, replace(
         result,
         refused=None if outcome.stopped_at is None else stop_reason(outcome.stopped_at, outcome.stopped_in),

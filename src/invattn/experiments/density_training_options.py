@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ class TrainingOptions:
         repeats: Trainings of each variant, with seeds ``seed``, ``seed + 1``, ...
         seed: Decides everything that is random.
         checkpoint_minutes: Time between saves of the state of an unfinished training.
+        max_minutes: Time after which training stops with its state saved, for ``resume`` to continue; 0: never.
         log_every: Steps between samples of the model in the TensorBoard log; 0 writes no log.
         accelerator: What training runs on: cpu, gpu, or auto for a GPU where there is one.
         devices: Processes, each with a GPU of its own where there are some, on every machine.
@@ -55,6 +57,7 @@ class TrainingOptions:
     repeats: int = 1
     seed: int = 0
     checkpoint_minutes: float = 0.5
+    max_minutes: float = 0.0
     log_every: int = 100
     accelerator: str = "auto"
     devices: int = 1
@@ -74,6 +77,8 @@ class TrainingOptions:
         for name in ("epochs", "log_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0; got {getattr(self, name)}.")
+        if not 0 <= self.max_minutes < math.inf:
+            raise ValueError(f"max_minutes must be at least 0; got {self.max_minutes}.")
         if not self.checkpoint_minutes > 0:
             raise ValueError(f"checkpoint_minutes must be positive; got {self.checkpoint_minutes}.")
         check_name(self.precision, PRECISIONS, what="precision")

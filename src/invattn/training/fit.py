@@ -58,6 +58,7 @@ def fit(
     worker: Worker = ALONE,
     precision: str = "fp32",
     callbacks: Sequence[Callback] = (),
+    deadline: float = math.inf,
 ) -> FitResult:
     """Train ``module`` on every batch of ``loader``.
 
@@ -75,12 +76,13 @@ def fit(
         worker: Which process of which training this is; by default the only one, on the CPU.
         precision: fp32, or bf16 for products of matrices in bfloat16; weights and sums stay in float32.
         callbacks: Are told every step, before the state is saved.
+        deadline: When to stop as at Ctrl-C, on the clock of ``time.monotonic``.
 
     Returns:
         Losses and time; a loss that is not finite ends the training early and is no error.
 
     Raises:
-        Interrupted: On Ctrl-C; the state is saved.
+        Interrupted: On Ctrl-C and at the deadline; the state is saved.
         DataError: If ``checkpoint`` is damaged, or of another training or model.
         ValueError: If the precision is unknown.
         OSError: If ``checkpoint`` cannot be written.
@@ -91,7 +93,7 @@ def fit(
     module.train()
     progress.begin(task, total=len(loader))
     try:
-        with quiet_lightning(), without_tf32(), watch_interrupts() as interruption:
+        with quiet_lightning(), without_tf32(), watch_interrupts(deadline=deadline) as interruption:
             saver = ResumeCheckpoint(checkpoint, interval=save_interval, interruption=interruption)
             where = trainer_options(worker) | {"precision": PRECISIONS[precision]}
             told = [_StepReporter(progress), *callbacks, saver]
