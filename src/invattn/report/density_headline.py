@@ -21,13 +21,19 @@ _WORTH = 0.01
 
 def headline(record: DensityRecord) -> list[str]:
     """Say of each attention what it reached, and by how much it beats or misses its controls."""
-    measure = measure_of(record)
-    if subject_of(record) == "images":
-        sentences = _of_images(record.results, measure)
-    else:
-        sentences = _of_points(record.results, measure)
+    measure, subject = measure_of(record), subject_of(record)
+    make = {"images": _of_images, "plane": _of_plane, "sets": _of_points}[subject]
+    sentences = make(record.results, measure)
     refused = [f"{name_of(r)}: no likelihood, because {r.refused}." for r in record.results if r.refused]
     return [*sentences, *refused] or ["Controls only: no attention was trained."]
+
+
+def _of_plane(results: Sequence[DensityResult], measure: Measure) -> list[str]:
+    return [
+        f"{value:.3f} {measure.long} (seed {result.seed})."
+        for result in results
+        if (value := measure.of(result)) is not None
+    ]
 
 
 def _of_points(results: Sequence[DensityResult], measure: Measure) -> list[str]:

@@ -6,10 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from invattn.records import DensityRecord, DensityResult
-from invattn.report.artifacts import Array
 
 Subject = Literal["sets", "plane", "images"]
 
@@ -20,12 +17,9 @@ class Measure:
 
     Attributes:
         word: ``bits`` or ``nats``.
-        offset: Nats per dimension to be added to -log p / d of what the flow takes: log of the number of grey levels
-            where it takes (v + u) / levels and v + u is reported.
     """
 
     word: str
-    offset: float = 0.0
 
     @property
     def factor(self) -> float:
@@ -41,17 +35,11 @@ class Measure:
         """Return the likelihood of a result in this unit, None where it is refused."""
         return result.metrics.per_dim
 
-    def from_nats(self, values: Array) -> Array:
-        """Return -log p / d of what the flow takes, in nats, in this unit."""
-        return self.factor * (np.asarray(values, dtype=np.float64) + self.offset)
-
 
 def measure_of(record: DensityRecord) -> Measure:
-    """Return the unit of a record: bits for images, nats for points."""
-    if subject_of(record) != "images":
-        return Measure("nats")
-    levels = record.data.get("levels")
-    return Measure("bits", offset=math.log(levels if isinstance(levels, int) and levels > 1 else 256))
+    """Return the unit of a record, which is that of all its results."""
+    units = {result.metrics.unit for result in record.results}
+    return Measure("bits" if "bits" in units else "nats")
 
 
 def subject_of(record: DensityRecord) -> Subject:

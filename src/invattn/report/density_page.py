@@ -64,7 +64,7 @@ def _content(record: DensityRecord, folder: Path) -> dict[str, Any]:
         "subject_kind": subject,
         "measure": measure,
         "levels": record.data.get("levels") or 256,
-        "accuracy": _accuracy(record, measure),
+        "accuracy": _accuracy(record),
         "contents": _CONTENTS[subject],
         "headline": headline(record),
         "rows": density_parts.table_rows(record),
@@ -122,9 +122,9 @@ def _subject(record: DensityRecord) -> str:
     return _DESCRIPTIONS.get(name, name)
 
 
-def _accuracy(record: DensityRecord, measure: Measure) -> str:
+def _accuracy(record: DensityRecord) -> str:
     errors = [result.metrics.estimator_error for result in record.results]
-    largest = max((measure.factor * error for error in errors if np.isfinite(error)), default=0.0)
+    largest = max((error for error in errors if np.isfinite(error)), default=0.0)
     if largest == 0:
         return "Log-determinants are exact."
     return (

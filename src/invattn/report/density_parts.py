@@ -90,7 +90,7 @@ def training_curves(results: Sequence[DensityResult], measure: Measure) -> Part:
     """
     lines = []
     for result in results:
-        loss = measure.from_nats(np.asarray(result.train_loss, dtype=np.float64))
+        loss = np.asarray(result.train_loss, dtype=np.float64)
         width = min(_SMOOTHING, len(loss))
         if width:
             smooth = np.convolve(loss, np.ones(width) / width, mode="valid")

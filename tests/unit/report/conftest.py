@@ -1,4 +1,4 @@
-"""The sample run is loaded by its path: test folders are no packages."""
+"""Sample runs are loaded by their paths: test folders are no packages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ import pytest
 
 @pytest.fixture(scope="session")
 def sample() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sample_run", Path(__file__).with_name("sample_run.py"))
+    """A reconstruction run."""
+    return _load("sample_run")
+
+
+@pytest.fixture(scope="session")
+def density() -> ModuleType:
+    """A density run over images."""
+    return _load("sample_density")
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import pytest
 from invattn._errors import DataError
 from invattn.records import DensityMetrics, DensityRecord, DensityResult, write_json
 from invattn.report import write_report, write_samples
-from invattn.report.density_parts import headline, mass_levels, table_rows, training_curves
+from invattn.report.density_headline import headline
+from invattn.report.density_measure import Measure
+from invattn.report.density_parts import table_rows, training_curves
+from invattn.report.density_set_parts import mass_levels
 
 
 def result(attention: str, value: float | None, *, recipe: str = "certified", **changes: Any) -> DensityResult:
@@ -87,7 +91,7 @@ def test_a_refused_likelihood_is_no_number(tmp_path: Path) -> None:
     refused = result("gaussian", None, recipe="released", refused="its radius reaches 1.3", certificate=None)
     written = record(refused, result("pointwise", 2.121))
     row = table_rows(written)[0]
-    assert (row.nats, row.error, row.bound, row.refused) == ("refused", "", "none", True)
+    assert (row.value, row.error, row.bound, row.refused) == ("refused", "", "none", True)
     assert headline(written) == ["Gaussian, released: no likelihood, because its radius reaches 1.3."]
     assert 'lost">refused' in page(tmp_path, written)
 
@@ -101,8 +105,8 @@ def test_the_headline_says_when_attention_does_not_help() -> None:
 
 
 def test_training_curves_of_no_losses_say_so() -> None:
-    assert training_curves([result("gaussian", 1.0, train_loss=[])]).left_out
-    assert training_curves([result("gaussian", 1.0, train_loss=[1.0])]).panels
+    assert training_curves([result("gaussian", 1.0, train_loss=[])], Measure("nats")).left_out
+    assert training_curves([result("gaussian", 1.0, train_loss=[1.0])], Measure("nats")).panels
 
 
 def test_mass_levels_hold_their_share_of_a_normal_density() -> None:
@@ -128,3 +132,31 @@ def test_a_broken_density_record_is_one_line_with_the_file(tmp_path: Path) -> No
     write_json(tmp_path / "results.json", value)
     with pytest.raises(DataError, match=r"results.json: a result lacks the key 'metrics'"):
         write_report(tmp_path)
+
+
+def test_points_of_the_plane_have_a_density_picture(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    (tmp_path / "artifacts").mkdir()
+    side = np.linspace(-3, 3, 20)
+    np.savez(
+        tmp_path / "artifacts" / "none-certified.npz",
+        plane_points=generator.normal(size=(50, 2)),
+        plane_samples=np.full((50, 2), np.nan),
+        plane_density=-0.5 * (side[:, None] ** 2 + side[None] ** 2),
+        plane_reach=np.array([3.0]),
+    )
+    written = record(result("none", 1.363))
+    data = {"name": "two-moons", "train": 9, "test": 5, "dimensions": 2, "event_shape": [2], "references": {}}
+    text = page(tmp_path, replace(written, data=data))
+    assert "Two moons in the plane" in text
+    assert "1.363 nats per dimension" in text
+    assert text.count("<svg") == 3, "data, samples, training"
+    assert text.count('class="sheet"') == 1
+    assert "density of No attention" in text
+
+
+def test_a_single_picture_of_points_is_written(tmp_path: Path) -> None:
+    points = np.random.default_rng(0).normal(size=(40, 2))
+    path = write_samples(tmp_path, points)
+    assert path.exists()
+    assert np.array_equal(np.load(tmp_path / "samples.npy"), points)
