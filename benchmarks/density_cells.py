@@ -24,7 +24,7 @@ from invattn.experiments.density_cells import DensityCell
 from invattn.experiments.density_config import DensityConfig, density_config
 from invattn.experiments.density_data import DensityData
 from invattn.experiments.density_training import started_flow
-from invattn.experiments.source_hash import hash_sources, source_hash
+from invattn.experiments.source_hash import source_hash
 from invattn.flows import StandardNormal
 from invattn.records import read_json, write_json
 from invattn.training.machines import ALONE
@@ -123,8 +123,8 @@ def _kept(
     file: Path, config: DensityConfig, row: str, title: str, measure: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
     """Return what a file keeps of a cell, or measure it and keep it."""
-    code = {"code": source_hash(), "benchmarks": hash_sources(Path(__file__).parent), "torch": torch.__version__}
-    key = hash_json(config.settings() | code | {"row": row})
+    own = [Path(module).read_text() for module in (__file__, density_peers.__file__)]
+    key = hash_json(config.settings() | {"code": source_hash(), "own": own, "torch": torch.__version__, "row": row})
     if file.exists() and (kept := read_json(file)).get("key") == key:
         return dict(kept)
     result = {"key": key, "row": row, "title": title, "seed": config.seed} | measure()
