@@ -102,7 +102,7 @@ class Checkerboard(PlanePoints):
     def log_density(points: Tensor) -> Tensor:
         cell = (points.double() + 2).floor()
         inside = (cell >= 0).all(dim=1) & (cell < 4).all(dim=1) & (cell.sum(dim=1) % 2 == 0)
-        return torch.where(inside, -math.log(8.0), -math.inf)
+        return torch.where(inside, -math.log(8.0), -math.inf).double()
 
 
 _CLASSES: Mapping[str, Callable[..., PlanePoints]] = {

@@ -171,9 +171,8 @@ def evaluation_data(config: FlowConfig, options: EvaluateOptions) -> DensityData
 def _generated(stored: StoredData, options: EvaluateOptions) -> DensityData:
     name = options.data or str(stored.values.get("name", "sets"))
     if name not in ("sets", *PLANE):
-        raise DataError(
-            f"{options.model} is a flow over points, and {name} are images. Give --data sets or {PLANE[0]}."
-        )
+        known = ", ".join(("sets", *PLANE))
+        raise DataError(f"{options.model} is a flow over points, and {name} holds images. Give --data one of {known}.")
     size = stored.number("test_size") if options.test_size is None else options.test_size
     return GeneratedData(name, test_size=size, seed=stored.number("seed") if options.seed is None else options.seed)
 
