@@ -40,11 +40,11 @@ def receptive_fields(flow: Flow, x: Tensor) -> list[ReceptiveField]:
         x: Images with shape (B, C, H, W).
 
     Returns:
-        At most three fields; none where the first residual block does not map images.
+        At most three fields; none where the first residual block does not map images of more than one place.
     """
     inputs = block_inputs(flow.bijection, x)
     on_grid = _first_scale(list(inputs.values()))
-    if not on_grid:
+    if not on_grid or on_grid[0][1].shape[-2:].numel() == 1:
         return []
     height, width = on_grid[0][1].shape[-2:]
     place = (height // 2, width // 2)

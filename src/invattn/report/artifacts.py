@@ -72,6 +72,7 @@ _WORDS = ("block_kinds", "field_names")
 _ABSENT = {
     "curve": "the run stored no curves for several c (without a constraint there is no c)",
     "attention": "the run stored no attention maps (large images and the pointwise control have none)",
+    "field": "the run stored no receptive fields (a grid of a single place has none)",
     "block": "the run stored no figures of single blocks (they would take long for large flows)",
 }
 

@@ -67,6 +67,13 @@ def test_no_gradient_is_left_behind() -> None:
     assert images.grad is None
 
 
+def test_a_grid_of_one_place_has_no_field() -> None:
+    flow = MultiscaleIResNet((1, 4, 4), (1,), 4, kernel_sizes=(1, 1), first_squeeze=4)
+    images = torch.randn(40, 1, 4, 4)
+    initialize(flow.bijection, images)
+    assert receptive_fields(flow, images) == []
+
+
 def test_flows_over_tokens_have_no_field() -> None:
     made = token_flow(2, blocks=1, attention_layers=1, hidden_channels=(4,))
     initialize(made, torch.randn(20, 5, 2))
