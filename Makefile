@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo density-demo density-sets test test-slow lint install clean
+.PHONY: help demo density-demo density-sets density-digits test test-slow lint install clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -17,6 +17,7 @@ help:
 	@echo "make demo       reconstruct photographs through every attention kind; a page with tables and pictures"
 	@echo "make density-demo  train certified attention and its control on point sets; densities and samples on a page"
 	@echo "make density-sets  the table of docs/results/density_sets.md: three seeds, every control (about 10 minutes)"
+	@echo "make density-digits  the table of docs/results/digits.md: three seeds beside other libraries' flows (about 10 minutes)"
 	@echo "make test       style, types, layers, tests with coverage"
 	@echo "make test-slow  the tests that take long"
 	@echo "make lint       style, types and layers only"
@@ -48,6 +49,9 @@ density-demo: $(STAMP)
 density-sets: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/density_sets.py --output density-sets-output
 
+density-digits: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/density_tables.py digits --output density-digits-output
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -61,4 +65,4 @@ test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 -m slow
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist demo-output density-output density-sets-output
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist demo-output density-output density-sets-output density-digits-output
