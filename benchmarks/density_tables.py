@@ -25,11 +25,10 @@ import density_cells
 import numpy as np
 from density_markdown import write_table
 
-from invattn.records import DensityRecord, read_json
+from invattn.records import DensityRecord, DensityResult, read_json
 
 ATTENTION = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 TITLES = {
-    "none-certified": "no attention",
     "convolution-certified": "extra convolution",
     "pointwise-certified": "P = I",
 }
@@ -57,12 +56,14 @@ class Table:
         groups: What is trained by the command line.
         peers: Rows of other libraries, behind which front (``standard`` or ``ours``).
         needs_root: Whether the data are read from the data root.
+        flow: What the flow without attention is, for the reader.
     """
 
     data: str
     groups: tuple[Group, ...]
     peers: tuple[tuple[str, str], ...] = ()
     needs_root: bool = True
+    flow: str = "no attention"
 
 
 _RELEASED = ("--attention", "dot_product", "--recipe", "released_generative")
@@ -80,6 +81,7 @@ TABLES = {
             ("normflows-residual", "ours"),
         ),
         needs_root=False,
+        flow="ours: 6 certified residual blocks behind what is fitted",
     ),
     "celeba16": Table(
         "celeba",
@@ -95,26 +97,37 @@ TABLES = {
 }
 
 
-def run_group(group: Group, data: str, *, data_root: Path | None, output: Path) -> list[dict[str, Any]]:
+def run_group(group: Group, table: Table, *, data_root: Path | None, output: Path) -> list[dict[str, Any]]:
     """Run a group, or skip what is finished of it; return a row for each training."""
     folder = output / group.name
-    options = ["train", "--data", data, *group.options, "--resume", "--log-every", "0", "--accelerator", "cpu"]
+    options = ["train", "--data", table.data, *group.options, "--resume", "--log-every", "0", "--accelerator", "cpu"]
     if data_root is not None:
         options += ["--data-root", str(data_root)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "invattn", "density", *options, "--output", str(folder)]
     subprocess.run(command, check=True, env=environment)
+    return rows_of(folder, flow=table.flow)
+
+
+def rows_of(folder: Path, *, flow: str) -> list[dict[str, Any]]:
+    """Return a row for each training of a finished run.
+
+    Args:
+        folder: Of the run.
+        flow: Title of the flow without attention.
+    """
     record = DensityRecord.from_json(read_json(folder / "results.json"))
-    return [_row(result, folder, record) for result in record.results]
+    titles = TITLES | {"none-certified": flow}
+    return [_row(result, folder, record, titles) for result in record.results]
 
 
-def _row(result: Any, folder: Path, record: DensityRecord) -> dict[str, Any]:
+def _row(result: DensityResult, folder: Path, record: DensityRecord, titles: dict[str, str]) -> dict[str, Any]:
     repeat = int(result.extra["repeat"])
     name = result.variant if repeat == 0 else f"{result.variant}-{repeat}"
     with np.load(folder / "artifacts" / f"{name}.npz") as arrays:
         bits = arrays["nats"] / np.log(2)
     metrics = result.metrics
-    title = TITLES.get(result.variant, "certified attention, " + result.variant.removesuffix("-certified"))
+    title = titles.get(result.variant, "certified attention, " + result.variant.removesuffix("-certified"))
     return {
         "row": result.variant,
         "title": title if result.variant.endswith("-certified") else result.variant.replace("-", ", "),
@@ -128,7 +141,7 @@ def _row(result: Any, folder: Path, record: DensityRecord) -> dict[str, Any]:
         "radius": metrics.spectral_radius_max,
         "cpu_seconds": result.cpu_seconds,
         "parameters": result.parameters,
-        "references": record.data["references"],
+        "references": record.data["references"] or {},
     }
 
 
@@ -142,9 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if table.needs_root and options.data_root is None:
         parser.error("this table needs --data-root: the folder with celeba and cifar10.")
     root = options.data_root if table.needs_root else None
-    rows = [
-        row for group in table.groups for row in run_group(group, table.data, data_root=root, output=options.output)
-    ]
+    rows = [row for group in table.groups for row in run_group(group, table, data_root=root, output=options.output)]
     config = density_cells.configuration(table.data, data_root=root, output=options.output)
     others = [density_cells.run_front(config, folder=options.output / "cells")]
     for name, front in table.peers:
