@@ -59,7 +59,7 @@ def run_peer(name: str, front: str, config: DensityConfig, *, folder: Path) -> d
 
     Args:
         name: One of ``density_peers.PEERS``.
-        front: ``standard``: entries are standardised; ``ours``: behind the fitted front of ours.
+        front: ``standard``: the data are standardised; ``ours``: behind the fitted front of ours.
         config: Decides data and front.
         folder: Of the cells.
     """

@@ -23,7 +23,7 @@ _HEADS = {
         "Density of scikit-learn's digits",
         """Images 0 to 1,499 of scikit-learn's 1,797 are for training, the other 297 for testing; 8 x 8 pixels, grey
 levels 0 to 16. A level v becomes x = (v + u) / 17 - 1/2, u uniform in [0, 1); bits/dim are -log2 p(x) / 64 + log2 17,
-no less on average than what the levels need. The flows of other libraries train for 40 CPU seconds, on entries that are
+no less on average than what the levels need. The flows of other libraries train for 40 CPU seconds, on data that are
 standardised or behind what is fitted of ours: the histogram of each entry made normal, then whitening. Inverse errors
 are in units of x, in float32; a grey level is 0.059.""",
     ),

@@ -188,7 +188,7 @@ def train_and_measure(
         test: Test data, shape (m, d).
         seconds: CPU time of the training.
         seed: Decides weights and probes.
-        front: A fixed map before it; None: entries are standardised.
+        front: A fixed map before it; None: the data are standardised, with one mean and scale.
     """
     torch.manual_seed(seed)
     peer = PEERS[name](fitting.shape[1])
@@ -219,9 +219,10 @@ def train_and_measure(
 
 
 def _standardise(fitting: Tensor) -> Front:
-    mean, spread = fitting.mean(dim=0), fitting.std(dim=0)
+    """Shift and scale the data, all entries alike: an entry that hardly varies would be blown up on its own."""
+    mean, spread = fitting.mean(), fitting.std()
 
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        return (x - mean) / spread, -spread.log().sum().expand(len(x))
+        return (x - mean) / spread, -(x.shape[1] * spread.log()).expand(len(x))
 
     return Front(forward, lambda z: z * spread + mean)

@@ -91,13 +91,12 @@ class Shift(nn.Module):
 def test_a_peer_is_measured_in_the_units_of_the_data(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     peers: ModuleType = load("density_peers")
     monkeypatch.setitem(peers.PEERS, "shift", Shift)
-    spread = torch.tensor([0.5, 4.0])
-    data = spread * torch.randn(4000, 2, generator=torch.Generator().manual_seed(1)) + 3
+    data = 4 * torch.randn(4000, 2, generator=torch.Generator().manual_seed(1)) + 3
     found = peers.train_and_measure("shift", lambda step: data[:50], data, data, seconds=0.02, seed=0)
     # The entropy of a normal distribution; 4,000 samples know it to 0.016, and the mean has moved a little.
-    entropy = float((0.5 * math.log(2 * math.pi * math.e) + spread.log()).sum())
+    entropy = 2 * math.log(4 * math.sqrt(2 * math.pi * math.e))
     assert float(found.nats.mean()) == pytest.approx(entropy, abs=0.08)
-    assert found.inverse_error == pytest.approx(0.25 * 4.0, rel=0.1)  # in units of the data, not of what is learned
+    assert found.inverse_error == pytest.approx(0.25 * 4, rel=0.1)  # in units of the data, not of what is learned
     assert found.steps >= 1
 
 
