@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import torch
@@ -119,6 +119,13 @@ class Bijection(nn.Module, ABC):
     def parts(self) -> tuple[Bijection, ...]:
         """Return the maps that are applied one after another, the first one first; the map itself if it is no chain."""
         return (self,)
+
+    def around(self, wrap: Callable[[Bijection], Bijection]) -> Self:
+        """Return a view of this map in which ``wrap`` was applied to the chain inside it; itself if it holds none.
+
+        For maps that are no chain and yet hold one, such as :class:`invattn.bijections.Split`; parameters are shared.
+        """
+        return self
 
     @property
     def generators(self) -> tuple[torch.Generator, ...]:

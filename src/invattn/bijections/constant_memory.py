@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -35,6 +36,10 @@ class ConstantMemory(Bijection):
 
     Without gradients, and under torch.func transforms, the bijection is evaluated as if it stood alone. ``inverse``
     and its gradient are those of the bijection, with their ordinary memory.
+
+    What goes on inside a :class:`invattn.bijections.Split` is a chain of its own and is treated in the same way: the
+    memory of a multi-scale flow does not grow with its blocks either. Its blocks are inverted twice, and ``on_drift``
+    reports those of the outer chain alone; an inner drift above the limit raises all the same.
 
     Args:
         bijection: A chain, :class:`invattn.bijections.Composed`; any other bijection counts as one block, whose input
@@ -114,13 +119,13 @@ class ConstantMemory(Bijection):
     def forward(self, x: Tensor) -> Tensor:
         if not self._recomputes(x):
             return self.bijection(x)
-        z, _ = apply_recomputed(self.bijection.parts(), x, self.how, with_log_det=False)
+        z, _ = apply_recomputed(self._links(), x, self.how, with_log_det=False)
         return z
 
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if not self._recomputes(x):
             return self.bijection.forward_and_log_det(x)
-        return apply_recomputed(self.bijection.parts(), x, self.how, with_log_det=True)
+        return apply_recomputed(self._links(), x, self.how, with_log_det=True)
 
     def solve(self, z: Tensor) -> Solution:
         return self.bijection.solve(z)
@@ -131,6 +136,11 @@ class ConstantMemory(Bijection):
     def inverse_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
         return self.bijection.inverse_and_log_det(z)
 
+    def _links(self) -> list[Bijection]:
+        """Return the blocks; a chain inside one of them (the rest of a Split) is treated as this one is."""
+        inner = replace(self.how, on_drift=None)
+        return [part.around(lambda rest: _with(rest, inner)) for part in self.bijection.parts()]
+
     def _recomputes(self, x: Tensor) -> bool:
         """Whether a backward pass may follow, and there is a block for it."""
         if not torch.is_grad_enabled() or transforms_active() or not self.bijection.parts():
@@ -139,3 +149,9 @@ class ConstantMemory(Bijection):
 
     def extra_repr(self) -> str:
         return "" if self.how.keep_every is None else f"keep_every={self.how.keep_every}"
+
+
+def _with(bijection: Bijection, how: Reconstruction) -> ConstantMemory:
+    wrapped = ConstantMemory(bijection)
+    wrapped.how = how
+    return wrapped

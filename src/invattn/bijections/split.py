@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -118,6 +119,12 @@ class Split(Bijection):
 
     def input_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         return self.shape
+
+    def around(self, wrap: Callable[[Bijection], Bijection]) -> Split:
+        """Return a view of this split around another rest."""
+        view = copy.copy(self)
+        view._modules = {**self._modules, "rest": wrap(self.rest)}
+        return view
 
     def forward(self, x: Tensor) -> Tensor:
         kept, leaving = self._separate(x)
