@@ -143,7 +143,7 @@ def check_samples(flow: Flow, prepare: Callable[[Flow], Flow], count: int) -> No
     assert bool(x.isfinite().all())
     assert bool(drawn.isfinite().all())
     assert float((scored - drawn).abs().max()) / dimensions <= 1e-4
-    assert float(log_det.abs().min()) > 1e-2
+    assert float(log_det.abs().mean()) > 0.1
     torch.manual_seed(22)
     torch.testing.assert_close(flow.sample((count,)), x, rtol=0, atol=1e-5)
 
