@@ -32,6 +32,8 @@ def evaluate_parser() -> OneLineParser:
     flag = ActionYesNo(no_prefix="no-")
     unbiased = "measure by the unbiased estimator too, where log-determinants are exact"
     parser.add_argument("--unbiased", action=flag, default=False, help=unbiased)
+    draws = "images: draws of the noise for the importance-weighted bound of the grey levels' bits; 0: none"
+    parser.add_argument("--importance-samples", type=whole_number(0), default=0, metavar="K", help=draws)
     stress = "inputs of each kind on which the inverse is tried; 0: only test samples"
     parser.add_argument("--stress", type=whole_number(0), default=100, metavar="N", help=stress)
     parser.add_argument("--output", type=str, default=None, metavar="DIR", help="folder for evaluation.json")
@@ -58,6 +60,7 @@ def evaluate(options: Namespace) -> None:
             test_size=options.test_size,
             seed=options.seed,
             unbiased=options.unbiased,
+            importance_samples=options.importance_samples,
             stress=options.stress,
             **{name: None if path is None else Path(path) for name, path in paths.items()},
         ),
@@ -85,6 +88,9 @@ def _likelihood_lines(found: ModelEvaluation) -> list[str]:
     if found.unbiased is not None:
         added = f"its probes add a standard error of {found.unbiased_error:.4f}"
         lines.append(f"unbiased estimator: {found.unbiased:.4f}, {added}")
+    if found.bound is not None:
+        value = f"{found.bound.bits_per_dim:.4f} +- {found.bound.standard_error:.4f}"
+        lines.append(f"importance-weighted bound, {found.bound.samples} draws: {value} bits per dimension")
     lines.append(f"median {metrics.median:.4f}, outliers {metrics.outliers}")
     inverse = f"largest inverse error {metrics.inverse_error_max:.2g}"
     return [*lines, f"{inverse}, spectral radius {metrics.spectral_radius_max:.3f}"]

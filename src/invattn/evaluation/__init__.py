@@ -9,7 +9,9 @@ from invattn.evaluation.inverse_stress import inverse_stress as inverse_stress
 from invattn.evaluation.inversion import InversionReport as InversionReport
 from invattn.evaluation.inversion import invert_images as invert_images
 from invattn.evaluation.latent_walk import interpolate as interpolate
+from invattn.evaluation.likelihood import EXACT_DIMENSIONS as EXACT_DIMENSIONS
 from invattn.evaluation.likelihood import TARGET_ERROR as TARGET_ERROR
+from invattn.evaluation.likelihood import UNBIASED as UNBIASED
 from invattn.evaluation.likelihood import LikelihoodReport as LikelihoodReport
 from invattn.evaluation.likelihood import block_radii as block_radii
 from invattn.evaluation.likelihood import inverse_errors as inverse_errors

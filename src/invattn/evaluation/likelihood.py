@@ -24,7 +24,9 @@ TARGET_ERROR = 0.005
 OUTLIER_RANGES = 10.0
 """Distance from the median, in interquartile ranges, from which on a sample is an outlier."""
 
-_ROULETTE = RussianRoulette(exact_terms=10, probes=4)
+UNBIASED = RussianRoulette(exact_terms=10, probes=4)
+"""Estimator where the whole Jacobian is not affordable; give it a generator."""
+
 _MOST_ROUNDS = 64
 
 
@@ -98,7 +100,7 @@ def measure_likelihood(
         The report of every sample, in order.
     """
     exact = x[0].numel() <= EXACT_DIMENSIONS if exact is None else exact
-    measured = with_estimator(flow, Exact() if exact else replace(_ROULETTE, generator=generator))
+    measured = with_estimator(flow, Exact() if exact else replace(UNBIASED, generator=generator))
     dimensions = x[0].numel()
     total, variance, rounds = torch.zeros(len(x), dtype=torch.float64), torch.zeros(len(x), dtype=torch.float64), 0
     error = math.inf

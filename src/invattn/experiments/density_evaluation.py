@@ -14,7 +14,8 @@ from invattn.checkpoints import ImageFlowConfig, load_flow
 from invattn.checkpoints.flow_config import FlowConfig
 from invattn.data.plane import PLANE
 from invattn.evaluation import TARGET_ERROR, InverseStress, inverse_stress, measure_likelihood
-from invattn.experiments.density_data import DensityData, GeneratedData
+from invattn.experiments.density_bound import ImportanceBound, importance_bound
+from invattn.experiments.density_data import DensityData, DequantisedData, GeneratedData
 from invattn.experiments.density_measure import measure, unmeasured
 from invattn.experiments.density_stored_data import StoredData, read_stored_data
 from invattn.experiments.density_stress import stress_inputs
@@ -39,6 +40,7 @@ class EvaluateOptions:
         test_size: Number of test samples; None is that of the training's table.
         seed: Decides generated test samples, dequantisation noise and probes; None is that of the training.
         unbiased: Whether to measure by the unbiased estimator too, where log-determinants are exact.
+        importance_samples: Images: draws of the noise for the importance-weighted bound; 0: no bound.
         stress: Inputs of each kind on which the inverse is tried; 0: only the usual test samples.
         output: Folder for ``evaluation.json``; None writes nothing.
     """
@@ -49,6 +51,7 @@ class EvaluateOptions:
     test_size: int | None = None
     seed: int | None = None
     unbiased: bool = False
+    importance_samples: int = 0
     stress: int = 100
     output: Path | None = None
 
@@ -64,6 +67,7 @@ class ModelEvaluation:
         inverses: The inverse on test samples and elsewhere, one entry for each kind of input.
         unbiased: Mean of -log p(x) / d by the unbiased estimator, in the unit of the metrics; None if not asked for.
         unbiased_error: The standard error that its probes add.
+        bound: The importance-weighted bound, if it was asked for.
     """
 
     result: DensityResult
@@ -72,6 +76,7 @@ class ModelEvaluation:
     inverses: tuple[InverseStress, ...] = ()
     unbiased: float | None = None
     unbiased_error: float | None = None
+    bound: ImportanceBound | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``evaluation.json``."""
@@ -86,6 +91,7 @@ class ModelEvaluation:
             "exact": self.exact,
             "unbiased": self.unbiased,
             "unbiased_error": self.unbiased_error,
+            "importance_bound": None if self.bound is None else vars(self.bound),
             "inverses": [vars(entry) for entry in self.inverses],
             **{name: stored[name] for name in ("metrics", "refused", "parameters", "certificate")},
         }
@@ -108,12 +114,17 @@ def evaluate_model(options: EvaluateOptions, progress: Progress) -> ModelEvaluat
     flow, config = open_flow(options.model)
     data = evaluation_data(config, options)
     seed = data.seed if options.seed is None else options.seed
+    if options.importance_samples and not isinstance(data, DequantisedData):
+        raise DataError("--importance-samples is for images: points are not dequantised. Leave it out.")
     flow = flow.to("cuda" if torch.cuda.is_available() else "cpu")
     unknown = unmeasured(options.model.name, flow, seed=seed, unit=data.unit)
     result, found = measure(flow, data.test(), unknown, progress, seed=seed, unit=data.unit)
     evaluation = ModelEvaluation(result, data, found.exact, _inverses(flow, data, options.stress, seed, progress))
     if options.unbiased and found.exact and result.refused is None:
         evaluation = _with_unbiased(evaluation, flow, seed)
+    if options.importance_samples and isinstance(data, DequantisedData) and result.refused is None:
+        bound = importance_bound(flow, data, samples=options.importance_samples, seed=seed, progress=progress)
+        evaluation = replace(evaluation, bound=bound)
     if options.output is not None:
         write_json(make_folder(options.output) / EVALUATION_FILE, evaluation.to_json())
     return evaluation

@@ -66,6 +66,9 @@ def test_options_may_come_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixt
     ("arguments", "message"),
     [
         (["density", "train", "--data", "setz", "--output", "x"], "Did you mean 'sets'"),
+        (["density", "train", "--data", "cifar", "--output", "x"], "Did you mean 'cifar10'"),
+        (["density", "train", "--flips", "maybe", "--output", "x"], "expected yes or no; got 'maybe'"),
+        (["density", "train", "--blocks", "2,x", "--output", "x"], "expected a whole number"),
         (["density", "train", "--attention", "uniformm", "--output", "x"], "Did you mean 'uniform'"),
         (["density", "train", "--step", "3", "--output", "x"], "unknown option --step. Did you mean --steps?"),
         (["density", "train"], "--output is required"),
@@ -82,6 +85,27 @@ def test_a_wrong_command_line_is_one_line(
         main(arguments)
     assert stopped.value.code == 2
     assert message in error_of(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "digits", "--image-size", "6"], "both sides must be multiples of 8, such as 8 x 8"),
+        (["--data", "digits", "--image-size", "16"], "digits are images of 8 x 8 pixels"),
+        (["--data", "digits", "--train-size", "5"], "Choose a smaller --batch-size or a larger --train-size"),
+        (["--data", "celeba", "--data-root", "nowhere"], "there is no folder nowhere for celeba"),
+        (["--data", "two-moons", "--attention", "gaussian"], "unknown attention of a flow 'gaussian'. Known: none"),
+        (["--data", "sets", "--epochs", "3"], "has no epochs. Give --steps"),
+        (["--data", "digits", "--epochs", "3", "--steps", "9"], "steps and epochs were both given"),
+        (["--data", "cifar10", "--attention-positions", "end"], "scale:block pairs"),
+    ],
+)
+def test_options_that_do_not_fit_the_data_are_one_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["density", "train", *arguments, "--output", str(tmp_path / "out")]) == 1
+    assert message in error_of(capsys)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_missing_model_and_a_wrong_temperature_are_one_line(

@@ -100,6 +100,32 @@ def test_a_stored_flow_finds_its_images_again(folder: Path, tmp_path: Path) -> N
         evaluate_model(EvaluateOptions(model=model), SilentProgress())
 
 
+def test_more_draws_of_the_noise_tighten_the_bound(folder: Path, tmp_path: Path) -> None:
+    run_density(options(folder, tmp_path / "out", attention="none"), SilentProgress())
+    model = tmp_path / "out" / "model" / "none-certified"
+    given = {"model": model, "stress": 0, "output": tmp_path / "evaluated"}
+    one, many = (
+        evaluate_model(EvaluateOptions(importance_samples=draws, **given), SilentProgress()).bound  # type: ignore[arg-type]
+        for draws in (1, 16)
+    )
+    assert one is not None
+    assert many is not None
+    stored = json.loads((tmp_path / "evaluated" / "evaluation.json").read_text())
+    assert stored["importance_bound"]["bits_per_dim"] == many.bits_per_dim
+    assert many.bits_per_dim < one.bits_per_dim
+    flow, _ = open_flow(model)
+    images = open_data(options(folder, tmp_path)).images.test  # type: ignore[attr-defined]
+    generator = torch.Generator().manual_seed(0)
+    draws = []
+    with torch.no_grad():
+        for _ in range(16):
+            x = (images + torch.rand(images.shape, generator=generator)) / 256 - 0.5
+            draws.append(with_estimator(flow, Exact()).log_prob(x) - 48 * math.log(256))
+    expected = -(torch.stack(draws).logsumexp(dim=0) - math.log(16)).mean() / 48 / math.log(2)
+    spread = torch.stack(draws).std(dim=0).mean() / 48 / math.log(2)  # of one draw; both means are of 16 and 10 images
+    assert many.bits_per_dim == pytest.approx(float(expected), abs=float(spread))
+
+
 def test_data_of_another_shape_are_refused(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"blocks": (1,), "hidden_channels": 4, "steps": 2, "batch_size": 8, "test_size": 10}
     config = density_config({"data": "two-moons", "output": tmp_path, "log_every": 0} | changes)
@@ -113,6 +139,8 @@ def test_data_of_another_shape_are_refused(tmp_path: Path) -> None:
     assert other.data.name == "checkerboard"
     with pytest.raises(DataError, match="samples of 32 x 2"):
         evaluate_model(EvaluateOptions(model=model, data="sets"), SilentProgress())
+    with pytest.raises(DataError, match="points are not dequantised"):
+        evaluate_model(EvaluateOptions(model=model, importance_samples=2), SilentProgress())
     with pytest.raises(DataError, match="holds images"):
         evaluate_model(EvaluateOptions(model=model, data="digits"), SilentProgress())
 
