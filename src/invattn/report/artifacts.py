@@ -33,6 +33,7 @@ _DIMENSIONS = {
     "attention_query": 2,
     "attention_maps": 3,
     "losses": 1,
+    "nats": 1,
     "real_sets": 3,
     "sampled_sets": 3,
     "conditional": 3,

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
 
 from invattn.records import DensityRecord, DensityResult
+from invattn.report.artifacts import Array, Artifact, MissingPartError
 from invattn.report.density_measure import Measure, measure_of, subject_of
-from invattn.report.density_parts import kind_of, name_of
+from invattn.report.density_parts import kind_of, name_of, recipe_of
+
+Stored = Callable[[DensityResult], Array | None]
+"""Returns -log p / d of every test sample of a result, shape (n,), in nats; None where it is not known."""
 
 CONTROLS = ("pointwise", "uniform", "convolution", "none")
 _AGAINST = {
@@ -19,11 +27,19 @@ _WORTH = 0.01
 """Bits per dimension by which attention has to beat both controls to be said to help; a convention."""
 
 
-def headline(record: DensityRecord) -> list[str]:
-    """Say of each attention what it reached, and by how much it beats or misses its controls."""
+def headline(record: DensityRecord, stored: Stored = lambda result: None) -> list[str]:
+    """Say of each attention what it reached, and by how much it beats or misses its controls.
+
+    Args:
+        record: The results.
+        stored: Reads the likelihood of every test sample of a result, see ``stored_likelihoods``; by default none are
+            known, and differences have no standard errors.
+    """
     measure, subject = measure_of(record), subject_of(record)
-    make = {"images": _of_images, "plane": _of_plane, "sets": _of_points}[subject]
-    sentences = make(record.results, measure)
+    if subject == "images":
+        sentences = _of_images(record.results, measure, stored)
+    else:
+        sentences = (_of_plane if subject == "plane" else _of_points)(record.results, measure)
     refused = [f"{name_of(r)}: no likelihood, because {r.refused}." for r in record.results if r.refused]
     return [*sentences, *refused] or ["Controls only: no attention was trained."]
 
@@ -53,37 +69,87 @@ def _of_points(results: Sequence[DensityResult], measure: Measure) -> list[str]:
     return sentences
 
 
-def _of_images(results: Sequence[DensityResult], measure: Measure) -> list[str]:
+def _of_images(results: Sequence[DensityResult], measure: Measure, stored: Stored) -> list[str]:
     variants = dict.fromkeys(result.variant for result in results if kind_of(result) not in CONTROLS)
-    return [_sentence([r for r in results if r.variant == variant], results, measure) for variant in variants]
+    return [_sentence([r for r in results if r.variant == variant], results, measure, stored) for variant in variants]
 
 
-def _sentence(own: Sequence[DensityResult], results: Sequence[DensityResult], measure: Measure) -> str:
+def _sentence(own: Sequence[DensityResult], results: Sequence[DensityResult], measure: Measure, stored: Stored) -> str:
     values = {result.seed: value for result in own if (value := measure.of(result)) is not None}
     if not values:
         return f"{name_of(own[0])}: no likelihood."
     seeds = f"seed {next(iter(values))}" if len(values) == 1 else f"mean of {len(values)} seeds"
     text = f"{name_of(own[0])}: {sum(values.values()) / len(values):.3f} {measure.long} ({seeds})"
-    gains = {kind: gain for kind in CONTROLS if (gain := _gain(kind, values, results, measure)) is not None}
+    gains = {kind: gain for kind in CONTROLS if (gain := _gain(kind, own, results, measure, stored)) is not None}
     if not gains:
         return f"{text}."
-    words = [f"{gain:+.3f} against {_AGAINST[kind]}" for kind, gain in gains.items()]
+    words = [f"{gain.text} against {_AGAINST[kind]}" for kind, gain in gains.items()]
     return f"{text}: {', '.join(words)}.{_verdict(gains)}"
 
 
-def _gain(kind: str, values: dict[int, float], results: Sequence[DensityResult], measure: Measure) -> float | None:
-    """Return the mean difference to a control, over the seeds that both have; below 0 is better than the control."""
-    pairs = [
-        (values[result.seed], value)
-        for result in results
-        if kind_of(result) == kind and result.seed in values and (value := measure.of(result)) is not None
-    ]
-    return sum(own - other for own, other in pairs) / len(pairs) if pairs else None
+@dataclass(frozen=True)
+class _Gain:
+    """A mean difference to a control, below 0 where it is better, and its paired standard error if it is known."""
+
+    mean: float
+    error: float | None
+
+    @property
+    def text(self) -> str:
+        """Such as ``-0.050 ± 0.003``."""
+        return f"{self.mean:+.3f}" if self.error is None else f"{self.mean:+.3f} ± {self.error:.3f}"
+
+    @property
+    def worth(self) -> bool:
+        """Whether it is better by more than ``_WORTH``, and by more than two standard errors."""
+        return self.mean < -max(_WORTH, 2 * (self.error or 0.0))
 
 
-def _verdict(gains: dict[str, float]) -> str:
+def _gain(
+    kind: str, own: Sequence[DensityResult], results: Sequence[DensityResult], measure: Measure, stored: Stored
+) -> _Gain | None:
+    """Compare with a control of the same recipe, or else the certified one, over the seeds that both have."""
+    controls = [result for result in results if kind_of(result) == kind and measure.of(result) is not None]
+    same = [result for result in controls if recipe_of(result) == recipe_of(own[0])]
+    certified = [result for result in controls if recipe_of(result) == "certified"]
+    chosen = {result.seed: result for result in same or certified}
+    pairs = [(mine, chosen[mine.seed]) for mine in own if mine.seed in chosen and measure.of(mine) is not None]
+    if not pairs:
+        return None
+    differences = [(measure.of(mine) or 0.0) - (measure.of(other) or 0.0) for mine, other in pairs]
+    return _Gain(sum(differences) / len(pairs), _paired_error(pairs, measure, stored))
+
+
+def _paired_error(
+    pairs: Sequence[tuple[DensityResult, DensityResult]], measure: Measure, stored: Stored
+) -> float | None:
+    """Return the standard error over the test samples, which both saw, of the mean difference over the seeds."""
+    rows = [(stored(mine), stored(other)) for mine, other in pairs]
+    found = [mine - other for mine, other in rows if mine is not None and other is not None and len(mine) == len(other)]
+    if len(found) < len(pairs) or len({len(row) for row in found}) != 1 or len(found[0]) < 2:
+        return None
+    per_sample = measure.factor * np.mean(found, axis=0)
+    error = float(per_sample.std(ddof=1)) / float(len(per_sample)) ** 0.5
+    return error if np.isfinite(error) else None
+
+
+def _verdict(gains: Mapping[str, _Gain]) -> str:
     if not {"pointwise", "convolution"} <= gains.keys():
         return ""
-    if max(gains["pointwise"], gains["convolution"]) < -_WORTH:
+    if gains["pointwise"].worth and gains["convolution"].worth:
         return f" It beats both controls by more than {_WORTH:g}."
     return f" It does not beat both controls by more than {_WORTH:g}: what mixing adds is not visible here."
+
+
+def stored_likelihoods(folder: Path) -> Stored:
+    """Return a function that reads -log p / d of every test sample of a result, in nats; None where it is missing."""
+
+    def read(result: DensityResult) -> Array | None:
+        repeat = result.extra.get("repeat") or 0
+        recipe = f"{recipe_of(result)}-{repeat}" if repeat else recipe_of(result)
+        try:
+            return Artifact(folder, attention=kind_of(result), recipe=recipe).take("nats")[0]
+        except MissingPartError:
+            return None
+
+    return read

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from invattn.records import DensityRecord, atomic_write
 from invattn.report import density_block_parts, density_image_parts, density_parts, density_set_parts, labels
 from invattn.report.artifacts import Array, Artifact
-from invattn.report.density_headline import headline
+from invattn.report.density_headline import headline, stored_likelihoods
 from invattn.report.density_measure import Measure, Subject, measure_of, subject_of
 from invattn.report.density_plane_parts import plane_densities
 from invattn.report.density_published import comparison_note, published_table, shape_words
@@ -66,7 +66,7 @@ def _content(record: DensityRecord, folder: Path) -> dict[str, Any]:
         "levels": record.data.get("levels") or 256,
         "accuracy": _accuracy(record),
         "contents": _CONTENTS[subject],
-        "headline": headline(record),
+        "headline": headline(record, stored_likelihoods(folder)),
         "rows": density_parts.table_rows(record),
         "published": published_table(record) if subject == "images" else [],
         "comparison": comparison_note(record) if subject == "images" else "",

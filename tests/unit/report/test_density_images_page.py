@@ -17,7 +17,7 @@ from invattn._errors import DataError
 from invattn.records import write_json
 from invattn.report import write_report, write_sample_page
 from invattn.report.bars import common_limits
-from invattn.report.density_headline import headline
+from invattn.report.density_headline import headline, stored_likelihoods
 from invattn.report.density_measure import measure_of
 from invattn.report.density_published import comparison_note, published_table
 from invattn.report.sheets import sheet
@@ -109,6 +109,40 @@ def test_the_headline_compares_seed_by_seed_and_asks_for_both_controls(density: 
     alone = headline(density.record(density.result("gaussian", 4.8), density.result("pointwise", 4.9)))[0]
     assert "control" in alone
     assert "both" not in alone
+
+
+def test_differences_have_paired_standard_errors(density: ModuleType, tmp_path: Path) -> None:
+    """Images differ by 1 bit, the two flows by 0.02 +- 0.04 of it on each."""
+    generator = np.random.default_rng(0)
+    easy, gain = generator.normal(size=400), generator.normal(-0.02, 0.04, size=400)
+    nats = {"gaussian": easy + gain, "pointwise": easy, "convolution": easy}
+    (tmp_path / "artifacts").mkdir()
+    for kind, values in nats.items():
+        np.savez(tmp_path / "artifacts" / f"{kind}-certified.npz", nats=values / np.log2(np.e))
+    means = {kind: 4.9 + float(values.mean()) for kind, values in nats.items()}
+    results = [density.result(kind, mean) for kind, mean in means.items()]
+    text = headline(density.record(*results), stored_likelihoods(tmp_path))[0]
+    error = gain.std(ddof=1) / 20
+    assert f"{gain.mean():+.3f} ± {error:.3f} against the control P = I" in text
+    assert "beats both controls" in text
+    (tmp_path / "artifacts" / "convolution-certified.npz").unlink()
+    text = headline(density.record(*results), stored_likelihoods(tmp_path))[0]
+    assert f"{gain.mean():+.3f} against one more convolution" in text
+    noisy = {"nats": easy + generator.normal(0, 1, size=400)}
+    np.savez(tmp_path / "artifacts" / "pointwise-certified.npz", **noisy)
+    assert "does not beat" in headline(density.record(*results), stored_likelihoods(tmp_path))[0]
+
+
+def test_attention_is_compared_with_controls_of_its_recipe(density: ModuleType) -> None:
+    results = [
+        density.result("gaussian", 4.8, recipe="paper"),
+        density.result("pointwise", 4.7, recipe="paper"),
+        density.result("pointwise", 4.9),
+        density.result("none", 4.85),
+    ]
+    text = headline(density.record(*results))[0]
+    assert "+0.100 against the control P = I" in text
+    assert "-0.050 against no such block" in text
 
 
 def test_damaged_and_foreign_arrays_are_left_out_with_the_reason(density: ModuleType, tmp_path: Path) -> None:
