@@ -70,14 +70,13 @@ def _of_points(results: Sequence[DensityResult], measure: Measure) -> list[str]:
 
 
 def _of_images(results: Sequence[DensityResult], measure: Measure, stored: Stored) -> list[str]:
-    variants = dict.fromkeys(result.variant for result in results if kind_of(result) not in CONTROLS)
+    measured = [result for result in results if kind_of(result) not in CONTROLS and measure.of(result) is not None]
+    variants = dict.fromkeys(result.variant for result in measured)
     return [_sentence([r for r in results if r.variant == variant], results, measure, stored) for variant in variants]
 
 
 def _sentence(own: Sequence[DensityResult], results: Sequence[DensityResult], measure: Measure, stored: Stored) -> str:
     values = {result.seed: value for result in own if (value := measure.of(result)) is not None}
-    if not values:
-        return f"{name_of(own[0])}: no likelihood."
     seeds = f"seed {next(iter(values))}" if len(values) == 1 else f"mean of {len(values)} seeds"
     text = f"{name_of(own[0])}: {sum(values.values()) / len(values):.3f} {measure.long} ({seeds})"
     gains = {kind: gain for kind in CONTROLS if (gain := _gain(kind, own, results, measure, stored)) is not None}

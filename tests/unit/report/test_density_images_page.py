@@ -133,6 +133,12 @@ def test_differences_have_paired_standard_errors(density: ModuleType, tmp_path: 
     assert "does not beat" in headline(density.record(*results), stored_likelihoods(tmp_path))[0]
 
 
+def test_a_refusal_is_said_once(density: ModuleType) -> None:
+    refused = density.result("gaussian", None, recipe="released", refused="its radius reaches 1.3")
+    sentence = "Gaussian, released: no likelihood, because its radius reaches 1.3."
+    assert headline(density.record(refused, density.result("none", 4.9))) == [sentence]
+
+
 def test_attention_is_compared_with_controls_of_its_recipe(density: ModuleType) -> None:
     results = [
         density.result("gaussian", 4.8, recipe="paper"),
