@@ -72,8 +72,12 @@ def _effects(artifact: Artifact) -> dict[str, Array]:
 
 
 def _charts(measurement: _Measurement, built: Sequence[tuple[Artifact, dict[str, Array]]]) -> list[Panel]:
-    """Return one chart for each variant, all with the same axis; none where nothing was measured."""
-    limits = common_limits([end for _, arrays in built for end in measurement.ends(arrays)])
+    """Return one chart for each variant, none where nothing was measured.
+
+    Certified ones share their axis; what diverges in another has an axis of its own.
+    """
+    shared = [arrays for artifact, arrays in built if artifact.recipe == "certified"]
+    limits = common_limits([end for arrays in shared for end in measurement.ends(arrays)])
     panels = []
     for artifact, arrays in built:
         heights = measurement.of(arrays)
@@ -86,7 +90,7 @@ def _charts(measurement: _Measurement, built: Sequence[tuple[Artifact, dict[str,
                 description=f"{measurement.title.lower()} of each residual block of {artifact.label}",
                 x_label="residual block, in order",
                 y_label=measurement.axis,
-                y_limits=limits,
+                y_limits=limits if artifact.recipe == "certified" else None,
             )
             panels.append(Panel(title=f"{measurement.title}: {artifact.label}", svg=bar_chart(bars)))
     return panels
