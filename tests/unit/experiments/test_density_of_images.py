@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from invattn._errors import DataError
+from invattn.bijections import ResidualBijection
 from invattn.evaluation import with_estimator
-from invattn.experiments import density
+from invattn.experiments import density, density_measure
 from invattn.experiments.density import open_data, run_density
 from invattn.experiments.density_config import DensityConfig, density_config
 from invattn.experiments.density_evaluation import EvaluateOptions, evaluate_model, open_flow
@@ -124,6 +126,27 @@ def test_more_draws_of_the_noise_tighten_the_bound(folder: Path, tmp_path: Path)
     expected = -(torch.stack(draws).logsumexp(dim=0) - math.log(16)).mean() / 48 / math.log(2)
     spread = torch.stack(draws).std(dim=0).mean() / 48 / math.log(2)  # of one draw; both means are of 16 and 10 images
     assert many.bits_per_dim == pytest.approx(float(expected), abs=float(spread))
+
+
+def test_an_uncertified_flow_whose_radius_reaches_one_has_no_bits(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def radii(bijection: Any, x: Tensor, **_: Any) -> dict[str, Tensor]:
+        parts = [name for name, part in bijection.named_modules() if isinstance(part, ResidualBijection)]
+        return {name: torch.full((len(x),), 1.5) for name in parts}
+
+    monkeypatch.setattr(density_measure, "block_radii", radii)
+    changes = {"attention": "dot_product", "recipe": "released_generative"}
+    record = run_density(options(folder, tmp_path / "out", **changes), SilentProgress())
+    assert record.results[0].refused is not None
+    model = tmp_path / "out" / "model" / "dot_product-released_generative"
+    asked = EvaluateOptions(model=model, unbiased=True, importance_samples=2, stress=0, output=tmp_path / "evaluated")
+    found = evaluate_model(asked, SilentProgress())
+    assert (found.unbiased, found.bound) == (None, None)
+    stored = json.loads((tmp_path / "evaluated" / "evaluation.json").read_text())
+    assert stored["metrics"]["bits_per_dim"] is None
+    assert stored["metrics"]["median"] is not None
+    assert "reaches 1.5" in stored["refused"]
 
 
 def test_data_of_another_shape_are_refused(tmp_path: Path) -> None:
