@@ -72,13 +72,17 @@ def stop_reason(step: int, part: str) -> str:
 
 
 def started_flow(cell: DensityCell, worker: Worker) -> Flow:
-    """Return the flow before its first step: weights drawn from the seed, data-dependent layers started from data."""
+    """Return the flow before its first step: weights drawn from the seed, data-dependent layers started from data.
+
+    Where a state is resumed, it holds those layers as they were started, and nothing is fitted once more.
+    """
     config, seed = cell.config, cell.seed
     used = cell.data.train_size(steps=config.steps, batch_size=config.batch_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "model"))
         bijection = cell.model_config.build_with(PowerSeries(terms=config.terms, shard=worker.shard))
-        start_from_data(bijection, cell.data.first(seed=seed, used=used))
+        if not (config.resume and cell.file("ckpt").exists()):
+            start_from_data(bijection, cell.data.first(seed=seed, used=used))
     return cell.model_config.distribution(bijection)
 
 

@@ -179,8 +179,9 @@ def test_epochs_become_steps(folder: Path, tmp_path: Path) -> None:
 
 
 def test_training_stops_when_its_minutes_are_over_and_goes_on(folder: Path, tmp_path: Path) -> None:
-    whole = run_density(options(folder, tmp_path / "whole", attention="none"), SilentProgress())
-    limited = options(folder, tmp_path / "parts", attention="none", max_minutes=1e-9, resume=True)
+    front = {"attention": "none", "histogram": True, "knots": 4, "channel_mixing": True}
+    whole = run_density(options(folder, tmp_path / "whole", **front), SilentProgress())
+    limited = options(folder, tmp_path / "parts", max_minutes=1e-9, resume=True, **front)
     for steps in (1, 2):
         with pytest.raises(Interrupted, match=r"1e-09 minutes are over: .*--resume to continue"):
             run_density(limited, SilentProgress())
