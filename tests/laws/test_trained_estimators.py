@@ -79,7 +79,7 @@ def test_training_moves_the_jacobian_away_from_zero(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "estimator"),
-    [(name, estimator) for name in NAMES for estimator in ESTIMATORS if estimator != "gaussian" or name in SOME],
+    [(name, estimator) for name in NAMES for estimator in ESTIMATORS if estimator == "rademacher" or name in SOME],
 )
 def test_the_bias_at_4000_probes_is_below_3_standard_errors(name: str, estimator: str) -> None:
     branch, x = trained(name)
