@@ -5,18 +5,15 @@ from __future__ import annotations
 from invattn.checkpoints import FlowConfig, ImageFlowConfig, TokenFlowConfig, VectorFlowConfig
 from invattn.experiments.density_model_options import ModelOptions, format_numbers, parse_positions
 from invattn.experiments.variants import choose_solver
-from invattn.flows import IMAGE_MIXERS, TOKEN_MIXERS
+from invattn.flows import FLOW_SOLVER, IMAGE_MIXERS, TOKEN_MIXERS
 from invattn.recipes import Certified, Paper, Recipe, Released, ReleasedGenerative, Unconstrained
-from invattn.solvers import Adaptive, Solver
+from invattn.solvers import Solver
 
 MIXERS: dict[str, tuple[str, ...]] = {"sets": TOKEN_MIXERS, "plane": ("none",), "images": IMAGE_MIXERS}
 """What may stand between the tokens of the flows of each family of data."""
 
 CONTROLS = ("uniform", "convolution", "none")
 """Mixers that are no attention and have one form only, the certified one."""
-
-ACCURATE = Adaptive(refine=2)
-"""Solver of certified blocks: to the tolerance of the precision at hand, and two updates further."""
 
 _UNCERTIFIED: tuple[type[Recipe], ...] = (Paper, Released, ReleasedGenerative, Unconstrained)
 
@@ -100,7 +97,7 @@ def _plane(event_shape: tuple[int, ...], options: ModelOptions) -> FlowConfig:
         hidden_channels=(options.hidden_channels, options.hidden_channels),
         lipschitz=options.lipschitz,
         activation=options.activation,
-        solver=ACCURATE,
+        solver=FLOW_SOLVER,
     )
 
 
@@ -109,4 +106,4 @@ def _uncertified(recipe: str) -> Recipe:
 
 
 def _solver(form: Recipe) -> Solver:
-    return ACCURATE if isinstance(form, Certified) else choose_solver(form, name="default", iterations=None)
+    return FLOW_SOLVER if isinstance(form, Certified) else choose_solver(form, name="default", iterations=None)
