@@ -7,15 +7,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from invattn.bijections.base import Bijection
-from invattn.bijections.log_det_report import LogDetReport, exact_report
-from invattn.bijections.trivial import trivial_solution
+from invattn.bijections.rearrangement import Rearrangement
 from invattn.lipschitz import BiLipschitz
 from invattn.norms import conversion, count_tokens
-from invattn.solvers import Solution
 
 
-class Reshape(Bijection):
+class Reshape(Rearrangement):
     """Give every sample another shape; entries stay in row-major order, so the log-determinant is 0.
 
     Args:
@@ -51,18 +48,6 @@ class Reshape(Bijection):
 
     def inverse(self, z: Tensor) -> Tensor:
         return _reshape(z, self.after, self.before)
-
-    def solve(self, z: Tensor) -> Solution:
-        return trivial_solution(self.inverse(z))
-
-    def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self(x), x.new_zeros(x.shape[0])
-
-    def forward_and_log_det_report(self, x: Tensor) -> tuple[Tensor, LogDetReport]:
-        return self(x), exact_report(x.new_zeros(x.shape[0]))
-
-    def inverse_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return self.inverse(z), z.new_zeros(z.shape[0])
 
     def extra_repr(self) -> str:
         return f"{self.before} to {self.after}"

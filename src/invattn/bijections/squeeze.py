@@ -6,15 +6,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from invattn.bijections.base import Bijection
-from invattn.bijections.log_det_report import LogDetReport, exact_report
-from invattn.bijections.trivial import trivial_solution
+from invattn.bijections.rearrangement import Rearrangement
 from invattn.functional import squeeze, unsqueeze
 from invattn.lipschitz import BiLipschitz
-from invattn.solvers import Solution
 
 
-class Squeeze(Bijection):
+class Squeeze(Rearrangement):
     """Trade each factor x factor patch for channels: (B, C, H, W) to (B, factor^2 C, H / factor, W / factor).
 
     A permutation of the entries: its log-determinant is 0 and its inverse exact.
@@ -51,18 +48,6 @@ class Squeeze(Bijection):
 
     def inverse(self, z: Tensor) -> Tensor:
         return unsqueeze(z, self.factor)
-
-    def solve(self, z: Tensor) -> Solution:
-        return trivial_solution(self.inverse(z))
-
-    def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self(x), x.new_zeros(x.shape[0])
-
-    def forward_and_log_det_report(self, x: Tensor) -> tuple[Tensor, LogDetReport]:
-        return self(x), exact_report(x.new_zeros(x.shape[0]))
-
-    def inverse_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return self.inverse(z), z.new_zeros(z.shape[0])
 
     def extra_repr(self) -> str:
         return f"factor={self.factor}"
