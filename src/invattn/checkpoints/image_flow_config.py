@@ -16,7 +16,7 @@ from invattn.flows import (
     StandardNormal,
     VariationalDequantisation,
 )
-from invattn.logdet import LogDetEstimator
+from invattn.logdet import WHOLE, LogDetEstimator, PowerSeries, RussianRoulette
 from invattn.solvers import Solver
 
 DEQUANTISATIONS = ("uniform", "variational")
@@ -54,7 +54,9 @@ class ImageFlowConfig(ImageArchitecture, FlowConfig):
         chain = ImageArchitecture(**options).bijection(solver=self.solver, log_det_estimator=log_det_estimator)
         if self.dequantisation == "variational":
             # No link of the chain, but part of the model: saved, loaded and trained with it.
-            chain.add_module("dequantisation", VariationalDequantisation(self.image_shape, levels=self.grey_levels))
+            shard = log_det_estimator.shard if isinstance(log_det_estimator, PowerSeries | RussianRoulette) else WHOLE
+            learned = VariationalDequantisation(self.image_shape, levels=self.grey_levels, shard=shard)
+            chain.add_module("dequantisation", learned)
         return chain
 
     def distribution(self, bijection: Composed) -> Flow:

@@ -12,6 +12,7 @@ from invattn.cli.parser import OneLineParser
 from invattn.cli.values import whole_number
 
 if TYPE_CHECKING:
+    from invattn.experiments.density_bound import ImportanceBound
     from invattn.experiments.density_evaluation import ModelEvaluation
 
 
@@ -32,7 +33,7 @@ def evaluate_parser() -> OneLineParser:
     flag = ActionYesNo(no_prefix="no-")
     unbiased = "measure by the unbiased estimator too, where log-determinants are exact"
     parser.add_argument("--unbiased", action=flag, default=False, help=unbiased)
-    draws = "images: draws of the noise for the importance-weighted bound of the grey levels' bits; 0: none"
+    draws = "images: draws of the noise for the bound of the grey levels' bits: 1: evidence lower bound, 0: none"
     parser.add_argument("--importance-samples", type=whole_number(0), default=0, metavar="K", help=draws)
     stress = "inputs of each kind on which the inverse is tried; 0: only test samples"
     parser.add_argument("--stress", type=whole_number(0), default=100, metavar="N", help=stress)
@@ -85,15 +86,24 @@ def _likelihood_lines(found: ModelEvaluation) -> list[str]:
         lines = [f"no likelihood: {found.result.refused}"]
     else:
         lines = [f"{unit}: {metrics.per_dim:.4f} +- {metrics.standard_error:.4f} ({how})"]
+    if found.data.learned and found.result.refused is None:
+        lines[0] += ", evidence lower bound with learned noise"
     if found.unbiased is not None:
         added = f"its probes add a standard error of {found.unbiased_error:.4f}"
         lines.append(f"unbiased estimator: {found.unbiased:.4f}, {added}")
     if found.bound is not None:
-        value = f"{found.bound.bits_per_dim:.4f} +- {found.bound.standard_error:.4f}"
-        lines.append(f"importance-weighted bound, {found.bound.samples} draws: {value} bits per dimension")
+        lines.append(_bound_line(found.bound))
     lines.append(f"median {metrics.median:.4f}, outliers {metrics.outliers}")
     inverse = f"largest inverse error {metrics.inverse_error_max:.2g}"
     return [*lines, f"{inverse}, spectral radius {metrics.spectral_radius_max:.3f}"]
+
+
+def _bound_line(bound: ImportanceBound) -> str:
+    name = "evidence lower bound, 1 draw" if bound.samples == 1 else f"importance-weighted bound, {bound.samples} draws"
+    line = f"{name}: {bound.bits_per_dim:.4f} +- {bound.standard_error:.4f} bits per dimension"
+    if bound.probe_bias:
+        line += f" (random probes make it too low by up to about {bound.probe_bias:.4f})"
+    return line
 
 
 def _show_inverses(found: ModelEvaluation) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from jsonargparse import ActionYesNo
 
 from invattn import RECIPES
+from invattn.checkpoints.image_flow_config import DEQUANTISATIONS
 from invattn.cli.parser import OneLineParser
 from invattn.cli.values import number_between, number_from, numbers, one_of, some_of, whole_number, yes_or_no
 from invattn.experiments.density_data_options import DATASETS, is_folder
@@ -87,6 +88,10 @@ def _add_model_options(parser: OneLineParser) -> None:
     _add(parser, "position_logits", yes_or_no, "yes|no", "images: learned logits by relative position")
     _add(parser, "self_logit", number_between(-math.inf, math.inf), "B", "images: their start at i = j")
     _add(parser, "num_heads", _COUNT, "N", "images: heads of each attention block")
+    known = one_of(DEQUANTISATIONS, what="dequantisation")
+    _add(
+        parser, "dequantisation", known, "NAME", "images: noise of whole grey levels, uniform or variational (learned)"
+    )
     _add(parser, "terms", _COUNT, "N", "terms of the log-determinant's power series in training")
 
 

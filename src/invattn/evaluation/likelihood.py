@@ -82,6 +82,7 @@ def measure_likelihood(
     batch_size: int = 100,
     target_error: float = TARGET_ERROR,
     exact: bool | None = None,
+    cost: Tensor | None = None,
     generator: torch.Generator | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> LikelihoodReport:
@@ -93,6 +94,7 @@ def measure_likelihood(
         batch_size: Samples that go through the flow together.
         target_error: Rounds of four probes are added until the probes' share of the error of the mean is below it.
         exact: Whether log-determinants come from whole Jacobians; None: for samples of up to 256 entries.
+        cost: Nats that are added to -log p of each sample, shape (n,), such as those of learned noise; None for none.
         generator: Where probes come from; None is torch's default generator.
         on_batch: Called with the number of samples done, after each batch of a round.
 
@@ -115,6 +117,8 @@ def measure_likelihood(
         rounds += 1
         error = float(variance.sum().sqrt()) / rounds / len(x)
     nats = total / rounds
+    if cost is not None:
+        nats = nats + cost.double().cpu() / dimensions
     return LikelihoodReport(nats, estimator_error=error, exact=exact, outliers=count_outliers(nats))
 
 

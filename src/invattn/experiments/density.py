@@ -22,6 +22,7 @@ from invattn.experiments.density_data import DensityData, DequantisedData, Gener
 from invattn.experiments.density_figures import make_density_figures
 from invattn.experiments.density_image_figures import make_image_figures
 from invattn.experiments.density_measure import measure
+from invattn.experiments.density_noise import inputs_of_test
 from invattn.experiments.density_plane_figures import make_plane_figures
 from invattn.experiments.density_stored_data import DATA_FILE
 from invattn.experiments.density_training import train_flow
@@ -112,7 +113,7 @@ def open_data(config: DensityConfig) -> DensityData:
     """
     if config.family != "images":
         return GeneratedData(config.data, test_size=config.test_size, seed=config.seed)
-    return open_images(
+    images = open_images(
         config.data,
         data_root=config.data_root,
         image_size=config.image_size,
@@ -121,6 +122,7 @@ def open_data(config: DensityConfig) -> DensityData:
         flips=config.flips,
         seed=config.seed,
     )
+    return replace(images, learned=config.dequantisation == "variational")
 
 
 def with_steps(config: DensityConfig, data: DensityData) -> DensityConfig:
@@ -154,7 +156,8 @@ def _result(cell: DensityCell, finished: DensityResult | None, deadline: float, 
         return result
     flow = flow.to("cuda" if machines.on_gpu else "cpu")
     with without_tf32():
-        result, found = measure(flow, cell.data.test(), result, progress, seed=cell.seed, unit=cell.data.unit)
+        test = inputs_of_test(flow, cell.data)
+        result, found = measure(flow, test, result, progress, seed=cell.seed, unit=cell.data.unit)
         _write(cell, flow, result, found)
     if result.refused is not None:
         progress.message(f"{cell.name}: no likelihood, because {result.refused}.")
@@ -180,12 +183,12 @@ def _write(cell: DensityCell, flow: Flow, result: DensityResult, found: Likeliho
 
 def _figures(cell: DensityCell, flow: Flow, losses: list[float]) -> Arrays:
     """Return the arrays behind the figures of one flow, which may end on another device."""
-    test, seed = cell.data.test(), derive_seed(cell.seed, "samples")
+    test, seed = inputs_of_test(flow, cell.data).x, derive_seed(cell.seed, "samples")
     if isinstance(cell.data, DequantisedData):
         train = (cell.data.images.train.float() + 0.5) / cell.data.levels - 0.5
         return make_image_figures(flow, train, test, losses=losses, seed=seed, levels=cell.data.levels)
     make_figures = make_density_figures if cell.config.family == "sets" else make_plane_figures
-    return make_figures(flow.cpu(), test, losses=losses, seed=seed)
+    return make_figures(flow.cpu(), test.cpu(), losses=losses, seed=seed)
 
 
 def _record(config: DensityConfig, data: DensityData, results: list[DensityResult]) -> DensityRecord:

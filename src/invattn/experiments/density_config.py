@@ -43,6 +43,11 @@ class DensityConfig(DataOptions, ModelOptions, TrainingOptions):
         self.check_data()
         self.check_model()
         self.check_training()
+        if self.dequantisation != "uniform" and self.family != "images":
+            raise ValueError(
+                f"{self.dequantisation} dequantisation is for images: the points of {self.data} are no whole values. "
+                "Leave --dequantisation out."
+            )
         for pair in self.variants():
             self.model_config(*pair)
 

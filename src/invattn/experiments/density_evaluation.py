@@ -17,6 +17,7 @@ from invattn.evaluation import TARGET_ERROR, InverseStress, inverse_stress, meas
 from invattn.experiments.density_bound import ImportanceBound, importance_bound
 from invattn.experiments.density_data import DensityData, DequantisedData, GeneratedData
 from invattn.experiments.density_measure import measure, unmeasured
+from invattn.experiments.density_noise import inputs_of_test
 from invattn.experiments.density_stored_data import StoredData, read_stored_data
 from invattn.experiments.density_stress import stress_inputs
 from invattn.experiments.output_folder import check_output, make_folder
@@ -118,7 +119,7 @@ def evaluate_model(options: EvaluateOptions, progress: Progress) -> ModelEvaluat
         raise DataError("--importance-samples is for images: points are not dequantised. Leave it out.")
     flow = flow.to("cuda" if torch.cuda.is_available() else "cpu")
     unknown = unmeasured(options.model.name, flow, seed=seed, unit=data.unit)
-    result, found = measure(flow, data.test(), unknown, progress, seed=seed, unit=data.unit)
+    result, found = measure(flow, inputs_of_test(flow, data), unknown, progress, seed=seed, unit=data.unit)
     evaluation = ModelEvaluation(result, data, found.exact, _inverses(flow, data, options.stress, seed, progress))
     if options.unbiased and found.exact and result.refused is None:
         evaluation = _with_unbiased(evaluation, flow, seed)
@@ -132,9 +133,11 @@ def evaluate_model(options: EvaluateOptions, progress: Progress) -> ModelEvaluat
 
 def _with_unbiased(evaluation: ModelEvaluation, flow: Flow, seed: int) -> ModelEvaluation:
     """Measure once more, with random probes in the place of whole Jacobians."""
-    unit, test = evaluation.data.unit, evaluation.data.test().to(next(flow.parameters()).device)
-    generator = torch.Generator(device=test.device).manual_seed(derive_seed(seed, "unbiased evaluation"))
-    found = measure_likelihood(flow, test, exact=False, target_error=TARGET_ERROR / unit.scale, generator=generator)
+    unit, test = evaluation.data.unit, inputs_of_test(flow, evaluation.data)
+    generator = torch.Generator(device=test.x.device).manual_seed(derive_seed(seed, "unbiased evaluation"))
+    found = measure_likelihood(
+        flow, test.x, exact=False, target_error=TARGET_ERROR / unit.scale, cost=test.cost, generator=generator
+    )
     return replace(evaluation, unbiased=unit.of(found.mean), unbiased_error=unit.scale * found.estimator_error)
 
 
@@ -162,13 +165,14 @@ def evaluation_data(config: FlowConfig, options: EvaluateOptions) -> DensityData
     """
     stored = read_stored_data(options.model)
     if isinstance(config, ImageFlowConfig):
-        data: DensityData = stored.images(
+        images = stored.images(
             name=options.data,
             data_root=options.data_root,
             image_size=config.image_shape[-1],
             test_size=options.test_size,
             seed=options.seed,
         )
+        data: DensityData = replace(images, learned=config.dequantisation == "variational")
     else:
         data = _generated(stored, options)
     if data.event_shape != config.event_shape:

@@ -74,6 +74,8 @@ def _images(
         kernel_sizes=options.kernel_sizes,
         activation=options.activation,
         levels=levels if options.histogram else 0,
+        dequantisation=options.dequantisation,
+        grey_levels=levels,
         whitening=options.whitening,
         whitening_ridge=options.whitening_ridge,
         whitening_reach=options.whitening_reach,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from invattn.checkpoints.certificate import certificate_of
 from invattn.evaluation import TARGET_ERROR, LikelihoodReport, block_radii, inverse_errors, measure_likelihood, refusal
+from invattn.experiments.density_noise import FlowInputs
 from invattn.flows import Flow
 from invattn.records import DensityMetrics, DensityResult
 from invattn.training import Progress, derive_seed
@@ -50,27 +50,32 @@ _NOT_MEASURED = DensityMetrics(
 
 
 def measure(
-    flow: Flow, test: Tensor, result: DensityResult, progress: Progress, *, seed: int, unit: Unit = NATS
+    flow: Flow, test: FlowInputs, result: DensityResult, progress: Progress, *, seed: int, unit: Unit = NATS
 ) -> tuple[DensityResult, LikelihoodReport]:
     """Return a result with the metrics of its flow on test samples, and the likelihood of every sample.
 
     Args:
         flow: The trained distribution, in eval mode, on the device to measure on.
-        test: Test samples with shape (n, *event).
+        test: Test samples.
         result: What is known of it already.
         progress: Is told of every batch.
         seed: Decides probes and first vectors.
         unit: Of the metrics.
     """
-    test = test.to(next(flow.parameters()).device)
-    generator = torch.Generator(device=test.device).manual_seed(derive_seed(seed, "evaluation"))
-    progress.begin(f"evaluate {result.variant}", total=len(test))
+    x = test.x
+    generator = torch.Generator(device=x.device).manual_seed(derive_seed(seed, "evaluation"))
+    progress.begin(f"evaluate {result.variant}", total=len(x))
     try:
         found = measure_likelihood(
-            flow, test, target_error=TARGET_ERROR / unit.scale, generator=generator, on_batch=progress.advance
+            flow,
+            x,
+            target_error=TARGET_ERROR / unit.scale,
+            cost=test.cost,
+            generator=generator,
+            on_batch=progress.advance,
         )
-        radii = block_radii(flow.bijection, test[:INVERTED], generator=generator)
-        errors = inverse_errors(flow.bijection, test[:INVERTED])
+        radii = block_radii(flow.bijection, x[:INVERTED], generator=generator)
+        errors = inverse_errors(flow.bijection, x[:INVERTED])
     finally:
         progress.end()
     refused = refusal(flow, radii)

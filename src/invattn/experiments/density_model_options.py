@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from invattn._names import check_name
+from invattn.checkpoints.image_flow_config import DEQUANTISATIONS
 from invattn.flows.attention_positions import Positions
 from invattn.lipschitz import ACTIVATIONS
 
@@ -39,6 +40,7 @@ class ModelOptions:
         position_logits: Images: whether certified attention has learned logits by relative position.
         self_logit: Images: their start at i = j.
         num_heads: Images: heads of each attention block.
+        dequantisation: Images: the noise that spreads whole grey levels: uniform, or variational, which is learned.
         terms: Terms of the power series of the log-determinant in training.
     """
 
@@ -64,6 +66,7 @@ class ModelOptions:
     position_logits: bool = True
     self_logit: float = 0.0
     num_heads: int = 1
+    dequantisation: str = "uniform"
     terms: int = 5
 
     def check_model(self) -> None:
@@ -83,6 +86,7 @@ class ModelOptions:
             raise ValueError(f"whitening_ridge must be positive; got {self.whitening_ridge}.")
         if not 0 < self.lipschitz < 1:
             raise ValueError(f"lipschitz must lie strictly between 0 and 1; got {self.lipschitz}.")
+        check_name(self.dequantisation, DEQUANTISATIONS, what="dequantisation")
         check_name(self.activation, tuple(ACTIVATIONS), what="activation")
         parse_positions(self.attention_positions)
 

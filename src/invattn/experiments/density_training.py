@@ -10,11 +10,12 @@ from torch import Tensor
 
 from invattn.bijections import Composed, ResidualBijection, initialize
 from invattn.experiments.density_cells import DensityCell
-from invattn.experiments.density_data import FITTED
+from invattn.experiments.density_data import FITTED, DequantisedData
 from invattn.experiments.density_figures import SHOWN, sample_sets
 from invattn.experiments.density_measure import unmeasured
+from invattn.experiments.density_noise import whole_valued
 from invattn.experiments.density_pictures import picture_of
-from invattn.flows import Flow
+from invattn.flows import Dequantised, Flow
 from invattn.logdet import PowerSeries
 from invattn.records import DensityResult
 from invattn.training import EventLog, MaximumLikelihood, Progress, ResumableLoader, Worker, derive_seed, fit
@@ -35,7 +36,7 @@ def train_flow(cell: DensityCell, deadline: float, worker: Worker, progress: Pro
     """
     config = cell.config
     module = MaximumLikelihood(
-        started_flow(cell, worker),
+        _trained(cell, started_flow(cell, worker)),
         optimisation=config.optimisation(),
         seed=derive_seed(cell.seed, "likelihood"),
         unit=cell.data.unit,
@@ -55,7 +56,7 @@ def train_flow(cell: DensityCell, deadline: float, worker: Worker, progress: Pro
         deadline=deadline,
     )
     extra = {"stopped_at": outcome.stopped_at, "stopped_in": outcome.stopped_in or None, "attention": cell.attention}
-    flow = module.average.eval()
+    flow = module.averaged_flow.eval()
     result = unmeasured(cell.variant, flow, seed=cell.seed, unit=cell.data.unit)
     return flow, replace(
         result,
@@ -84,6 +85,13 @@ def started_flow(cell: DensityCell, worker: Worker) -> Flow:
         if not (config.resume and cell.file("ckpt").exists()):
             start_from_data(bijection, cell.data.first(seed=seed, used=used))
     return cell.model_config.distribution(bijection)
+
+
+def _trained(cell: DensityCell, flow: Flow) -> Flow | Dequantised:
+    """Return what is trained: the flow, or where noise is learned the distribution of whole grey levels."""
+    if isinstance(cell.data, DequantisedData) and cell.data.learned:
+        return whole_valued(flow, levels=cell.data.levels)
+    return flow
 
 
 def start_from_data(chain: Composed, x: Tensor) -> None:

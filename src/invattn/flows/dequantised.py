@@ -75,10 +75,24 @@ class Dequantised(nn.Module, Distribution):
         Raises:
             ValueError: If the values have another shape, are not whole or out of range.
         """
+        x, cost = self.spread(values, generator=generator)
+        log_p: Tensor = self.flow.log_prob(x)
+        return log_p - cost
+
+    def spread(self, values: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Return x = (v + u) / levels + low at one draw of u, and what it takes from log p(x) to make an :meth:`elbo`.
+
+        Args:
+            values: As for :meth:`elbo`.
+            generator: Where u comes from; None is torch's default generator.
+
+        Returns:
+            x with shape (B, *event_shape), and d log levels + log q(u | v) in nats, shape (B,).
+        """
         values = self._checked(values)
         noise, log_q = self.dequantisation.draw(values, generator=generator)
-        log_p: Tensor = self.flow.log_prob((values + noise) / self.levels + self.low)
-        return log_p - math.prod(self.event_shape) * math.log(self.levels) - log_q
+        x = (values + noise) / self.levels + self.low
+        return x, math.prod(self.event_shape) * math.log(self.levels) + log_q
 
     def log_prob_bound(self, values: Tensor, *, samples: int = 1, generator: torch.Generator | None = None) -> Tensor:
         """Return log of the mean of p(v + u) / q(u | v) over draws of u, in nats, shape (B,).

@@ -56,7 +56,7 @@ class EventLog(Callback):
         self._scalar("learning_rate", pl_module.learning_rate, step)
         self._scalar("gradient_norm", pl_module.gradient_norm, step)
         if step % self._every == 0:
-            self._samples(pl_module.average, step)
+            self._samples(pl_module.averaged_flow, step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the log."""

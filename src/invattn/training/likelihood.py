@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from invattn.bijections import Bijection, ResidualBijection
-from invattn.flows import Flow
+from invattn.flows import Dequantised, Flow
 from invattn.training.collective import first_text
 from invattn.training.optimisation import Optimisation
 from invattn.training.resumable_loader import Batch
@@ -21,14 +21,14 @@ from invattn.training.unit import NATS, Unit
 
 
 class MaximumLikelihood(ResumableModule):
-    """Minimises -log p(x) / d, in nats per dimension.
+    """Minimises -log p(x) / d, in nats per dimension; of whole values the evidence lower bound of -log P(v) / d.
 
     Whatever the flow draws from torch's default generators, such as the probes of the log-determinant, is a function
     of the seed and the step, so that a resumed training draws what an uninterrupted one draws. With several processes
     all draw the same: what belongs to samples must be drawn through :class:`invattn.logdet.Shard`.
 
     Args:
-        flow: The distribution; layers that start from data have been started.
+        flow: The distribution; layers that start from data have been started. Noise of whole values is trained, too.
         optimisation: How the weights are updated.
         seed: Decides what is drawn.
         unit: Of the loss that is shown; the loss that is minimised and kept is in nats per dimension.
@@ -42,7 +42,13 @@ class MaximumLikelihood(ResumableModule):
     """
 
     def __init__(
-        self, flow: Flow, *, optimisation: Optimisation, seed: int = 0, unit: Unit = NATS, run_key: str = ""
+        self,
+        flow: Flow | Dequantised,
+        *,
+        optimisation: Optimisation,
+        seed: int = 0,
+        unit: Unit = NATS,
+        run_key: str = "",
     ) -> None:
         super().__init__(run_key=run_key)
         self.flow = flow
@@ -50,6 +56,11 @@ class MaximumLikelihood(ResumableModule):
         self.unit = unit
         self.learning_rate = self.gradient_norm = 0.0
         self._optimisation, self._seed = optimisation, seed
+
+    @property
+    def averaged_flow(self) -> Flow:
+        """The flow with averaged weights, without the noise that whole values are spread by."""
+        return self.average.flow if isinstance(self.average, Dequantised) else self.average
 
     @property
     def note(self) -> str:
@@ -68,9 +79,18 @@ class MaximumLikelihood(ResumableModule):
             self.keep_loss(loss, step=batch.step)
         except NonFiniteLoss:
             with seeded_probes(self._seed, batch.step, near=batch.images):
-                part = first_non_finite(self.flow.bijection, batch.images)
+                part = self._first_non_finite(batch.images)
             raise NonFiniteLoss(batch.step, part=first_text(part)) from None
         return loss
+
+    def _first_non_finite(self, batch: Tensor) -> str:
+        if not isinstance(self.flow, Dequantised):
+            return first_non_finite(self.flow.bijection, batch)
+        with torch.no_grad():
+            x, cost = self.flow.spread(batch)
+        if not (_is_finite(x) and _is_finite(cost)):
+            return "the dequantisation noise"
+        return first_non_finite(self.flow.flow.bijection, x)
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser of the flow's weights, and its learning rate of every step."""
