@@ -91,6 +91,7 @@ TABLES = {
         "cifar10",
         (
             Group("certified", ("--attention", "none,pointwise", "--steps", "300")),
+            Group("attention", ("--attention", "embedded_gaussian", "--steps", "300")),
             Group("released", (*_RELEASED, "--attention-positions", "0:-1", "--steps", "300")),
         ),
     ),
