@@ -40,8 +40,8 @@ Gaussian has its ridge chosen on training images.""",
         """7,319 training images, mirrored at random, and 500 test images. Uniform dequantisation, bits/dim =
 -log2 p(x) / 3072 + 8. The flows are those of the CelebA table, a fitted front and two scales of two convolutional
 blocks, with P = I or certified attention after each block, or released attention after the first scale as in its
-code, or neither. The Gaussian has its ridge chosen on training images. Where an uncertified block's measured spectral radius
-reaches 1 the likelihood is refused, and median and outliers alone are shown.""",
+code, or neither. The full-covariance Gaussian has its ridge chosen on training images. Where an uncertified block's
+measured spectral radius reaches 1 the likelihood is refused, and median and outliers alone are shown.""",
     ),
 }
 _COLUMNS = (
