@@ -33,9 +33,10 @@ def make(seed: int, additive: bool) -> tuple[Tensor, Tensor, Tensor]:
 
 def force_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use tiles of two or three rows or columns for every sequence."""
-    monkeypatch.setattr("invattn.functional.attention._TILED_SCORES", 0)
-    monkeypatch.setattr("invattn.functional.attention._CHUNK_SCORES", 60)
-    monkeypatch.setattr("invattn.functional.attention._LEAST_TILE", 2)
+    monkeypatch.setattr("invattn.functional.dispatch._LEAN", ("streamed",))
+    monkeypatch.setattr("invattn.functional.dispatch.ALWAYS_STREAMED", 0)
+    monkeypatch.setattr("invattn.functional.streamed.TILE_SCORES", 60)
+    monkeypatch.setattr("invattn.functional.streamed.LEAST_ROWS", 2)
 
 
 @pytest.mark.parametrize("form", ["plain", "additive", "mask", "mask and bias"])
@@ -105,7 +106,7 @@ def test_a_whole_batch_and_its_chunks_agree(monkeypatch: pytest.MonkeyPatch) -> 
     query, key, value = make(6, additive=False)
     response = Response(get_kernel("exp"))
     whole = attend(query, key, value, response=response)
-    monkeypatch.setattr("invattn.functional.attention._CHUNK_SCORES", 1)
+    monkeypatch.setattr("invattn.functional.dense.CHUNK_SCORES", 1)
     torch.testing.assert_close(attend(query, key, value, response=response), whole, rtol=1e-13, atol=1e-13)
 
 

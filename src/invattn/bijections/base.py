@@ -13,6 +13,7 @@ from invattn._conditions import Condition, bind
 from invattn._errors import CertificateError, ConvergenceError
 from invattn.bijections.log_det_report import LogDetReport
 from invattn.branches import Branch
+from invattn.functional import Choice
 from invattn.lipschitz import BiLipschitz, LipschitzBound
 from invattn.solvers import Solution
 
@@ -148,6 +149,14 @@ class Bijection(nn.Module, ABC):
     def from_branch(self, value: Tensor, like: Tensor) -> Tensor:
         """Return what the residual branch takes or gives in the layout of an input ``like``."""
         return value
+
+    def explain(self, x: Tensor) -> Choice:
+        """Return which back end computes the attention of an input x, and why; the choice can be printed.
+
+        Raises:
+            ValueError: If the map is not a single attention block.
+        """
+        return self.branch.explain(self.to_branch(x))
 
     def lipschitz_bound(self) -> LipschitzBound:
         """Return the proven bound of the residual branch.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from invattn._conditions import Condition, bind
 from invattn._errors import CertificateError
+from invattn.functional import Choice
 from invattn.lipschitz import LipschitzBound
 
 
@@ -84,6 +85,14 @@ class Branch(nn.Module, ABC):
             ValueError: If the branch has no attention.
         """
         raise ValueError(f"{type(self).__name__} has no attention map.")
+
+    def explain(self, x: Tensor) -> Choice:
+        """Return which back end computes the attention of tokens x, shape (B, N, C), and why.
+
+        Raises:
+            ValueError: If the branch has no attention.
+        """
+        raise ValueError(f"{type(self).__name__} has no attention to explain.")
 
     def check_input(self, x: Tensor) -> None:
         """Raise unless x is floating point with the shape that forward takes: here (B, N, channels)."""

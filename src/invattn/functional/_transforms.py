@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import torch
+from torch import Tensor
+from torch.autograd import forward_ad
 
 
 def transforms_active() -> bool:
     """Whether a torch.func transform (grad, vjp, jvp, vmap, ...) is being applied right now."""
     return bool(torch._C._are_functorch_transforms_active())
+
+
+def outer_tangents() -> AbstractContextManager[None]:
+    """Let the jvp of an autograd function be differentiated forwards itself, by a torch.func.jvp around it.
+
+    Torch switches forward mode off inside such a jvp; without this the outer derivative would miss its operations,
+    silently. What it computes with must then be stripped of the inner tangents: see :func:`own_primal`.
+    """
+    manager: AbstractContextManager[None] = forward_ad._set_fwd_grad_enabled(True)
+    return manager
+
+
+def own_primal(tensor: Tensor) -> Tensor:
+    """Return a tensor that the jvp of an autograd function was given, without the tangent of the present level."""
+    primal: Tensor = forward_ad.unpack_dual(tensor).primal  # type: ignore[no-untyped-call]
+    return primal

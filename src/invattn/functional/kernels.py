@@ -26,12 +26,16 @@ class Kernel:
         log_value: log phi for a positive kernel, else None.
         value: phi itself.
         kappa: An upper bound of |(log phi)'|, or None where there is none.
+        log_slope: (log phi)'; None where it is 1, or where there is no logarithm.
+        log_curvature: (log phi)''; None where it is 0, or where there is no logarithm.
     """
 
     name: str
     log_value: Callable[[Tensor], Tensor] | None
     value: Callable[[Tensor], Tensor]
     kappa: float | None
+    log_slope: Callable[[Tensor], Tensor] | None = None
+    log_curvature: Callable[[Tensor], Tensor] | None = None
 
 
 def log_elu_plus_one(score: Tensor) -> Tensor:
@@ -65,6 +69,27 @@ def log_softplus(score: Tensor) -> Tensor:
     return torch.where(score > cut, exact, low - low.exp() / 2)
 
 
+def _elu_plus_one_slope(score: Tensor) -> Tensor:
+    return 1 / (1 + F.relu(score))
+
+
+def _elu_plus_one_curvature(score: Tensor) -> Tensor:
+    return torch.where(score > 0, -(1 / (1 + F.relu(score))).square(), 0)
+
+
+def _softplus_slope(score: Tensor) -> Tensor:
+    """sigmoid(s) / softplus(s); below the cut of :func:`log_softplus` the derivative of its expansion."""
+    cut = -40.0 if score.dtype == torch.float64 else -20.0
+    middle = score.clamp_min(cut)
+    exact = torch.sigmoid(middle) / _softplus(middle)
+    return torch.where(score > cut, exact, 1 - score.clamp_max(cut).exp() / 2)
+
+
+def _softplus_curvature(score: Tensor) -> Tensor:
+    slope = _softplus_slope(score)
+    return slope * (torch.sigmoid(-score) - slope)
+
+
 def _identity(score: Tensor) -> Tensor:
     return score
 
@@ -81,8 +106,8 @@ _KERNELS = {
     kernel.name: kernel
     for kernel in (
         Kernel("exp", _identity, torch.exp, 1.0),
-        Kernel("elu+1", log_elu_plus_one, _elu_plus_one, 1.0),
-        Kernel("softplus", log_softplus, _softplus, 1.0),
+        Kernel("elu+1", log_elu_plus_one, _elu_plus_one, 1.0, _elu_plus_one_slope, _elu_plus_one_curvature),
+        Kernel("softplus", log_softplus, _softplus, 1.0, _softplus_slope, _softplus_curvature),
         Kernel("relu", None, F.relu, None),
         Kernel("elu", None, F.elu, None),
         Kernel("identity", None, _identity, None),

@@ -31,6 +31,7 @@ class BlockShape:
         mask: Boolean (N, N), True where query i may see key j; or None.
         causal: Token i sees tokens 0 ... i.
         context_channels: K of the context of each sample, or None.
+        backend: Name of the back end of the attention; None: one is chosen at each call.
     """
 
     kind: str
@@ -41,6 +42,7 @@ class BlockShape:
     mask: Tensor | None = None
     causal: bool = False
     context_channels: int | None = None
+    backend: str | None = None
 
 
 class Recipe(ABC):

@@ -36,6 +36,7 @@ def invertible_attention(
     mask: Tensor | None = None,
     causal: bool = False,
     context_channels: int | None = None,
+    backend: str | None = None,
 ) -> Bijection:
     """Make an attention block x + g(x) that can be run backwards.
 
@@ -57,6 +58,8 @@ def invertible_attention(
             normaliser still sums over later tokens: only row-normalised recipes are causal in the strict sense.
         context_channels: K of a context (B, K) that the block depends on, ``block.given(context)``; certified only.
             None for no context.
+        backend: What computes the attention: dense, fused, streamed or sorted; None: what is fastest for each input
+            (``block.explain(x)`` says which and why).
 
     Returns:
         A bijection; see :class:`invattn.bijections.Bijection`.
@@ -82,6 +85,8 @@ def invertible_attention(
         )
     if kind == "pointwise" and (mask is not None or causal):
         raise ValueError("the pointwise control mixes no tokens: it takes neither mask nor causal.")
+    if kind == "pointwise" and backend is not None:
+        raise ValueError("the pointwise control mixes no tokens: it has no back end to choose.")
     shape = BlockShape(
         kind=kind,
         channels=channels,
@@ -91,6 +96,7 @@ def invertible_attention(
         mask=mask,
         causal=causal,
         context_channels=context_channels,
+        backend=backend,
     )
     recipe = make_recipe(recipe)
     if context_channels is not None and not recipe.takes_context:

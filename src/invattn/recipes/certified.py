@@ -69,7 +69,9 @@ class Certified(Recipe):
         return CertifiedAttention(
             score=score,
             channels=shape.channels,
-            response=Response(get_kernel(self.phi or DEFAULT_KERNELS[shape.kind]), additive=score.additive),
+            response=Response(
+                get_kernel(self.phi or DEFAULT_KERNELS[shape.kind]), additive=score.additive, backend=shape.backend
+            ),
             lipschitz=shape.lipschitz,
             num_heads=shape.num_heads,
             rule=TheoremR(ratio=self.ratio),

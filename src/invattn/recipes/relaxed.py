@@ -225,7 +225,13 @@ def _build(
     return RelaxedAttention(
         score=score,
         channels=shape.channels,
-        response=Response(get_kernel(phi), normalize=normalize, additive=score.additive, weight_sum=weight_sum),
+        response=Response(
+            get_kernel(phi),
+            normalize=normalize,
+            additive=score.additive,
+            weight_sum=weight_sum,
+            backend=shape.backend,
+        ),
         value=value,
         output=output,
         num_heads=shape.num_heads,

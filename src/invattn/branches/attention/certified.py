@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from invattn._conditions import PerSample
 from invattn.branches.attention.heads import join_heads, split_heads
 from invattn.branches.attention.masks import RelativePositionLogits, Visibility
 from invattn.branches.attention.rules import AttentionRule, TheoremR
@@ -15,8 +18,19 @@ from invattn.branches.attention.scores import Score
 from invattn.branches.base import Branch
 from invattn.branches.context import make_shift, shifted, shifts_of, split_shift
 from invattn.branches.mean_shift import start_as_shift
-from invattn.functional import Response, attend, response_weights, spectral_norm, squash
+from invattn.functional import (
+    Choice,
+    Response,
+    attend,
+    check_backend,
+    explain,
+    response_weights,
+    spectral_norm,
+    squash,
+)
 from invattn.lipschitz import ROUNDING, LipschitzBound, output_constant
+
+_T = TypeVar("_T")
 
 
 class CertifiedAttention(Branch):
@@ -84,6 +98,12 @@ class CertifiedAttention(Branch):
         self.visibility = Visibility() if visibility is None else visibility
         self.position_logits = position_logits
         self.context = make_shift(context_channels, (channels, channels, channels))
+        check_backend(
+            response,
+            masked=self.visibility.mask is not None,
+            causal=self.visibility.causal,
+            biased=position_logits is not None,
+        )
 
     @property
     def kind(self) -> str:
@@ -94,17 +114,35 @@ class CertifiedAttention(Branch):
         return True
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_input(x)
-        seen, inner, outer = self._shifts(x)
-        query, key, scale, bias, mask = self._factors(shifted(x, seen))
-        value = squash(split_heads(shifted(self.value(x), inner), self.num_heads))
-        mixed = attend(query, key, value, response=self.response, logit_bias=bias, mask=mask)
-        return shifted(F.linear(join_heads(mixed), self.output.weight * scale, self.output.bias), outer)
+        return self._apply_scaled(x, shifts_of(self.context, x), scaled=self._scaled())
+
+    @torch.no_grad()
+    def at_present_weights(self) -> Callable[[Tensor], Tensor]:
+        run = partial(self._apply_scaled, scaled=self._scaled())
+        return run if self.context is None else PerSample(run, self.context.at_present_context())
 
     def attention_weights(self, x: Tensor) -> Tensor:
-        self.check_input(x)
-        query, key, _, bias, mask = self._factors(shifted(x, self._shifts(x)[0]))
+        seen, *_ = self._split(shifts_of(self.context, x))
+        query, key, bias = self._factors(x, seen, self._scaled()[0])
+        mask = self.visibility(x.shape[-2], x.device)
         return response_weights(query, key, response=self.response, logit_bias=bias, mask=mask)
+
+    def explain(self, x: Tensor) -> Choice:
+        return self._handed(explain, x, shifts_of(self.context, x), self._scaled()[0])
+
+    def _apply_scaled(self, x: Tensor, shift: Tensor | None = None, *, scaled: tuple[Tensor, Tensor]) -> Tensor:
+        """Return g(x) from what the context adds to all biases, the logit scales and the scaled W_L."""
+        alpha, output = scaled
+        mixed = self._handed(attend, x, shift, alpha)
+        return shifted(F.linear(join_heads(mixed), output, self.output.bias), self._split(shift)[2])
+
+    def _handed(self, function: Callable[..., _T], x: Tensor, shift: Tensor | None, alpha: Tensor) -> _T:
+        """Return what :func:`attend`, or a function with its arguments, returns for tokens x."""
+        seen, inner, _ = self._split(shift)
+        query, key, bias = self._factors(x, seen, alpha)
+        value = squash(split_heads(shifted(self.value(x), inner), self.num_heads))
+        mask, causal = self.visibility.fixed(x.shape[-2]), self.visibility.causal
+        return function(query, key, value, response=self.response, logit_bias=bias, mask=mask, causal=causal)
 
     def start_as_mean_shift(self) -> None:
         """Set the weights as :func:`start_as_shift` says, and the score as a similarity."""
@@ -135,19 +173,24 @@ class CertifiedAttention(Branch):
             factors=factors,
         )
 
-    def _shifts(self, x: Tensor) -> Sequence[Tensor | None]:
+    def _split(self, shift: Tensor | None) -> Sequence[Tensor | None]:
         """Return what the context adds to the tokens that queries and keys see, to the values, and to b_L."""
-        return split_shift(shifts_of(self.context, x), (self.channels, self.channels, self.channels))
+        return split_shift(shift, (self.channels, self.channels, self.channels))
 
-    def _factors(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Return scaled query and key factors, the scale of W_L, position logits and mask."""
-        alpha, scale = (number.to(x.dtype) for number in self._scales())
-        query, key = self.score.bounded(x)
-        query = query * alpha[:, None, None]
+    def _factors(self, x: Tensor, seen: Tensor | None, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return scaled query and key factors, and position logits."""
+        self.check_input(x)
+        query, key = self.score.bounded(shifted(x, seen))
+        alpha = alpha.to(x.dtype)[:, None, None]
+        query = query * alpha
         if self.score.additive:
-            key = key * alpha[:, None, None]
-        bias = None if self.position_logits is None else self.position_logits(x.shape[-2])
-        return query, key, scale, bias, self.visibility(x.shape[-2], x.device)
+            key = key * alpha
+        return query, key, None if self.position_logits is None else self.position_logits(x.shape[-2])
+
+    def _scaled(self) -> tuple[Tensor, Tensor]:
+        """Return the logit scales (H,) and the scaled W_L."""
+        alpha, scale = self._scales()
+        return alpha, self.output.weight * scale.to(self.output.weight.dtype)
 
     def _scales(self) -> tuple[Tensor, Tensor]:
         """Return the logit scales alpha (H,) and the scale of W_L, float64, differentiable in the weights."""

@@ -33,13 +33,22 @@ class Visibility(nn.Module):
 
     def forward(self, tokens: int, device: torch.device) -> Tensor | None:
         """Return the mask for this many tokens, or None where every token sees all."""
-        mask = self.mask
-        if mask is not None and mask.shape[0] != tokens:
-            raise ValueError(f"the mask is for {mask.shape[0]} tokens; got {tokens}.")
+        mask = self.fixed(tokens)
         if not self.causal:
             return mask
         triangle = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()
         return triangle if mask is None else triangle & mask
+
+    def fixed(self, tokens: int) -> Tensor | None:
+        """Return the fixed mask alone, whether causal or not.
+
+        Raises:
+            ValueError: If it is for another number of tokens.
+        """
+        mask = self.mask
+        if mask is not None and mask.shape[0] != tokens:
+            raise ValueError(f"the mask is for {mask.shape[0]} tokens; got {tokens}.")
+        return mask
 
     def __call__(self, tokens: int, device: torch.device) -> Tensor | None:
         result: Tensor | None = super().__call__(tokens, device)

@@ -9,7 +9,7 @@ from invattn.branches.attention.heads import join_heads, split_heads
 from invattn.branches.attention.masks import Visibility
 from invattn.branches.attention.scores import Score
 from invattn.branches.base import Branch
-from invattn.functional import Response, attend, response_weights
+from invattn.functional import Choice, Response, attend, check_backend, explain, response_weights
 
 
 class TanhGate(nn.Module):
@@ -68,24 +68,33 @@ class RelaxedAttention(Branch):
         self.value = value
         self.output = output
         self.visibility = Visibility() if visibility is None else visibility
+        check_backend(response, masked=self.visibility.mask is not None, causal=self.visibility.causal)
 
     @property
     def kind(self) -> str:
         return f"{self.score.kind} attention"
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_input(x)
-        query, key = self._factors(x)
-        value = split_heads(self.value(x), self.num_heads)
-        mask = self.visibility(x.shape[-2], x.device)
-        result: Tensor = self.output(join_heads(attend(query, key, value, response=self.response, mask=mask)))
+        query, key, value, mask = self._parts(x)
+        mixed = attend(query, key, value, response=self.response, mask=mask, causal=self.visibility.causal)
+        result: Tensor = self.output(join_heads(mixed))
         return result
+
+    def explain(self, x: Tensor) -> Choice:
+        query, key, value, mask = self._parts(x)
+        return explain(query, key, value, response=self.response, mask=mask, causal=self.visibility.causal)
 
     def attention_weights(self, x: Tensor) -> Tensor:
         self.check_input(x)
         query, key = self._factors(x)
         mask = self.visibility(x.shape[-2], x.device)
         return response_weights(query, key, response=self.response, mask=mask)
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Return query and key factors, values and the fixed mask."""
+        self.check_input(x)
+        query, key = self._factors(x)
+        return query, key, split_heads(self.value(x), self.num_heads), self.visibility.fixed(x.shape[-2])
 
     def _factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
         query, key = self.score(x)

@@ -1,0 +1,226 @@
+"""Which back end computes an attention: a table of measured thresholds, a rule for memory, and what can do what.
+
+Thresholds are those of one thread of a processor; `benchmarks/backend_thresholds.py` measures them again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from invattn._names import check_name
+from invattn.functional.fused import fused_kernels_work
+from invattn.functional.kernel_sums import PIECE_KERNELS
+from invattn.functional.responses import Response
+
+BACKENDS = ("dense", "fused", "streamed", "sorted")
+"""dense: the formula. fused: scaled_dot_product_attention. streamed: tiles. sorted: O(N log N), concatenation only."""
+
+MEMORY_BUDGET = 2**30
+"""Bytes that the dense form may take; beyond them a back end with memory O(N) is chosen whatever its speed."""
+
+ALWAYS_STREAMED = 2**22
+"""Scores of one sample, over all heads, from which on the dense form is not used (N > 2048)."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a choice depends on.
+
+    Attributes:
+        response: Kernel, normalisation and kind of scores.
+        batch: Samples times heads.
+        heads: H.
+        queries: N.
+        keys: M.
+        itemsize: Bytes of a number.
+        order: Highest order of derivative that may be taken: 0 where nothing records gradients, else 2.
+        device: Type of the device.
+        masked: There is a mask.
+        causal: Query i sees keys 0 ... i.
+        biased: There is a logit bias.
+        compiling: torch.compile is tracing.
+    """
+
+    response: Response
+    batch: int
+    heads: int
+    queries: int
+    keys: int
+    itemsize: int = 4
+    order: int = 2
+    device: str = "cpu"
+    masked: bool = False
+    causal: bool = False
+    biased: bool = False
+    compiling: bool = False
+
+    @property
+    def scores(self) -> int:
+        """Entries of all attention maps together."""
+        return self.batch * self.queries * self.keys
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A back end, and why.
+
+    Attributes:
+        backend: Its name.
+        reason: Why it was chosen, in words.
+        scores: Entries of all attention maps together.
+        memory: Estimate of what is needed beyond inputs and outputs at the highest order of derivative, in bytes.
+    """
+
+    backend: str
+    reason: str
+    scores: int
+    memory: int
+
+    def __str__(self) -> str:
+        return f"{self.backend}: {self.reason}; {self.scores:,} scores, about {self.memory / 2**20:,.1f} MiB"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the table: from which size on a back end was measured to be faster than the dense form.
+
+    Attributes:
+        backend: Its name.
+        kernels: Kernels it is right for.
+        additive: Whether scores are sums.
+        normalize: Normalisations it is right for.
+        order: Highest order of derivative it is right for.
+        tokens: The least sqrt(N M).
+        batch: The least number of samples times heads.
+    """
+
+    backend: str
+    kernels: tuple[str, ...]
+    additive: bool
+    normalize: tuple[str, ...]
+    order: int
+    tokens: int
+    batch: int = 1
+
+    def fits(self, case: Case) -> bool:
+        """Whether the line speaks of a case."""
+        response = case.response
+        return (
+            response.kernel.name in self.kernels
+            and response.additive == self.additive
+            and response.normalize in self.normalize
+            and case.order <= self.order
+            and case.queries * case.keys >= self.tokens**2
+            and case.batch >= self.batch
+        )
+
+
+_PIECES = tuple(PIECE_KERNELS)
+_SHARED = ("row", "column", "total")
+
+TABLE = (
+    Entry("sorted", _PIECES, additive=True, normalize=_SHARED, order=2, tokens=400),
+    Entry("sorted", _PIECES, additive=True, normalize=_SHARED, order=2, tokens=100, batch=32),
+    Entry("fused", ("exp",), additive=False, normalize=("row",), order=0, tokens=700),
+    Entry("fused", ("exp",), additive=False, normalize=("row",), order=0, tokens=128, batch=32),
+    Entry("fused", ("exp",), additive=False, normalize=("row",), order=2, tokens=1500),
+    Entry("fused", ("exp",), additive=False, normalize=("column",), order=0, tokens=1000),
+    Entry("fused", ("exp",), additive=False, normalize=("column",), order=2, tokens=1500),
+    Entry("streamed", ("elu+1", "softplus"), additive=False, normalize=("row", "column"), order=0, tokens=1500),
+    Entry("streamed", ("softplus",), additive=True, normalize=("row", "column"), order=0, tokens=1500),
+)
+"""The first line that fits a case decides; where none does the dense form is used."""
+
+
+_LEAN = ("sorted", "fused", "streamed")  # with memory O(N), the quickest first
+
+
+def choose(case: Case, forced: str | None = None) -> Choice:
+    """Return the back end of a case.
+
+    Args:
+        case: What is to be computed.
+        forced: The name of the back end that must be used, or None.
+
+    Raises:
+        ValueError: If the forced one is unknown, or cannot do this.
+    """
+    if forced is not None:
+        check_name(forced, BACKENDS, what="back end")
+        obstacle = _obstacle(forced, case)
+        if obstacle is not None:
+            raise ValueError(f"the back end {forced!r} {obstacle}. Use backend='streamed', or None to have one chosen.")
+        return _made(forced, "asked for by name", case)
+    limit = _too_large(case)
+    if case.compiling:
+        return _made("streamed", limit, case) if limit else _made("dense", "torch.compile traces the formula", case)
+    for entry in TABLE:
+        if entry.fits(case) and _obstacle(entry.backend, case) is None:
+            return _made(entry.backend, f"faster from {entry.tokens} tokens on, {_batches(entry.batch)}", case)
+    if limit is None:
+        return _made("dense", "the quickest for so few tokens", case)
+    lean = next(name for name in _LEAN if _obstacle(name, case) is None)
+    return _made(lean, limit, case)
+
+
+def check_backend(response: Response, *, masked: bool = False, causal: bool = False, biased: bool = False) -> None:
+    """Raise ValueError if a response names a back end that does not exist or cannot compute it."""
+    case = Case(response, batch=1, heads=1, queries=1, keys=1, masked=masked, causal=causal, biased=biased)
+    choose(case, response.backend)
+
+
+def _obstacle(name: str, case: Case) -> str | None:
+    """Return why a back end cannot do a case, or None where it can."""
+    response = case.response
+    if name == "sorted":
+        if not response.additive or response.kernel.name not in PIECE_KERNELS or response.normalize == "count":
+            return (
+                f"needs additive scores (concatenation), kernel {' or '.join(PIECE_KERNELS)}, and normalisation "
+                f"{', '.join(_SHARED)}; got {_words(response)}"
+            )
+        if case.masked or case.causal or case.biased:
+            return "knows no mask, no causal order and no logit bias"
+    if name == "fused":
+        if response.additive or response.kernel.name != "exp" or response.normalize not in ("row", "column"):
+            return f"needs product scores, kernel exp, and normalisation row or column; got {_words(response)}"
+        if case.masked or case.biased:
+            return "knows no mask and no logit bias"
+        if case.causal and (response.normalize != "row" or case.queries != case.keys):
+            return "knows a causal order only for rows and as many queries as keys"
+        if case.device != "cpu" or not fused_kernels_work():
+            return f"needs the fused kernels of torch for processors; this is {case.device}, or another build"
+    return None
+
+
+def _too_large(case: Case) -> str | None:
+    """Return why the dense form is out of the question, or None."""
+    if case.heads * case.queries * case.keys > ALWAYS_STREAMED:
+        return f"more than {ALWAYS_STREAMED:,} scores a sample"
+    if _dense_memory(case) > MEMORY_BUDGET:
+        return f"the dense form would take {_dense_memory(case) / 2**20:,.0f} MiB"
+    return None
+
+
+def _dense_memory(case: Case) -> int:
+    """Bytes of the dense form: score matrices alive at one time, as measured, times their size.
+
+    Without gradients they are those of one chunk of the batch.
+    """
+    copies = {"exp": (2, 11)}.get(case.response.kernel.name, (3.3, 14.3))[case.order > 0]
+    together = case.scores if case.order else max(case.heads * case.queries * case.keys, min(case.scores, 2**18))
+    return int(copies * together * case.itemsize)
+
+
+def _made(name: str, reason: str, case: Case) -> Choice:
+    tokens = case.batch * (case.queries + case.keys) * case.itemsize
+    memory = {"dense": _dense_memory(case), "sorted": 100 * tokens}.get(name, 20 * 2**18 * case.itemsize + 30 * tokens)
+    return Choice(name, reason, case.scores, memory)
+
+
+def _batches(least: int) -> str:
+    return "any batch" if least == 1 else f"{least} maps or more"
+
+
+def _words(response: Response) -> str:
+    scores = "additive scores" if response.additive else "product scores"
+    return f"{scores}, kernel {response.kernel.name}, normalisation {response.normalize}"
