@@ -37,6 +37,15 @@ class Bijection(nn.Module, ABC):
     def solve(self, z: Tensor) -> Solution:
         """Invert and report for each sample; raises only for a wrong shape, dtype or device."""
 
+    def solve_from(self, z: Tensor, start: Tensor) -> Solution:
+        """Invert as :meth:`solve` does, from a point that is thought to be near the result.
+
+        Args:
+            z: What to invert.
+            start: The guess, with the shape of the result. Maps that do not iterate have no use for it.
+        """
+        return self.solve(z)
+
     @abstractmethod
     def inverse(self, z: Tensor) -> Tensor:
         """Return x with f(x) = z, differentiable in z and in the parameters, as often as the branch is.

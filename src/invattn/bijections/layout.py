@@ -52,9 +52,19 @@ class ImageLayout(Bijection):
     def forward(self, x: Tensor) -> Tensor:
         return from_tokens(self.tokens(to_tokens(x)), x)
 
-    def solve(self, z: Tensor) -> Solution:
-        solution = self.tokens.solve(to_tokens(z))
+    def solve(self, z: Tensor, *, start: Tensor | None = None) -> Solution:
+        """Invert and report for each sample.
+
+        Args:
+            z: What to invert.
+            start: Where to start, shape of z: the inverse of a target close by; None leaves it to the map inside.
+        """
+        tokens = to_tokens(z)
+        solution = self.tokens.solve(tokens) if start is None else self.tokens.solve_from(tokens, to_tokens(start))
         return solution.with_value(from_tokens(solution.value, z))
+
+    def solve_from(self, z: Tensor, start: Tensor) -> Solution:
+        return self.solve(z, start=start)
 
     def inverse(self, z: Tensor) -> Tensor:
         return from_tokens(self.tokens.inverse(to_tokens(z)), z)

@@ -87,12 +87,22 @@ class ResidualBijection(Bijection):
     def forward(self, x: Tensor) -> Tensor:
         return x + self.g(x)
 
-    def solve(self, z: Tensor) -> Solution:
+    def solve(self, z: Tensor, *, start: Tensor | None = None) -> Solution:
+        """Invert and report for each sample.
+
+        Args:
+            z: What to invert.
+            start: Where to start, shape of z: the inverse of a target close by; None starts at z.
+        """
         self._check(z)
+        _check_start(start, z)
         if not self.certified:
-            return self.solver.solve(self.g, z)
+            return self.solver.solve(self.g.at_present_weights(), z, start=start)
         bound = self.lipschitz_bound()
-        return self.solver.solve(self.g.at_present_weights(), z, lipschitz=bound.value, norm=bound.norm)
+        return self.solver.solve(self.g.at_present_weights(), z, start=start, lipschitz=bound.value, norm=bound.norm)
+
+    def solve_from(self, z: Tensor, start: Tensor) -> Solution:
+        return self.solve(z, start=start)
 
     def inverse(self, z: Tensor) -> Tensor:
         self._check(z)
@@ -129,6 +139,15 @@ class ResidualBijection(Bijection):
 
     def _proven(self) -> float | None:
         return self.lipschitz_bound().value if self.certified else None
+
+
+def _check_start(start: Tensor | None, z: Tensor) -> None:
+    """Raise ValueError unless a start goes with what is to be inverted."""
+    if start is not None and (start.shape, start.dtype, start.device) != (z.shape, z.dtype, z.device):
+        raise ValueError(
+            f"start must be like z, {tuple(z.shape)} {z.dtype} on {z.device}; got {tuple(start.shape)} {start.dtype} on "
+            f"{start.device}. Give the input that was found for a close z."
+        )
 
 
 @contextmanager
