@@ -145,8 +145,8 @@ def _check_start(start: Tensor | None, z: Tensor) -> None:
     """Raise ValueError unless a start goes with what is to be inverted."""
     if start is not None and (start.shape, start.dtype, start.device) != (z.shape, z.dtype, z.device):
         raise ValueError(
-            f"start must be like z, {tuple(z.shape)} {z.dtype} on {z.device}; got {tuple(start.shape)} {start.dtype} on "
-            f"{start.device}. Give the input that was found for a close z."
+            f"start must be like z, {tuple(z.shape)} {z.dtype} on {z.device}; got {tuple(start.shape)} {start.dtype} "
+            f"on {start.device}. Give the input that was found for a close z."
         )
 
 

@@ -1,0 +1,168 @@
+"""Which back end is chosen, what can be forced, and what is said about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from invattn import ATTENTION_KINDS, invertible_attention
+from invattn.functional import Response, attend, explain, get_kernel
+from invattn.functional.dispatch import MEMORY_BUDGET, TABLE, Case, choose
+from invattn.functional.fused import fused_kernels_work
+from invattn.recipes import Certified, Paper
+
+
+def case(kernel: str = "exp", normalize: str = "row", **options: Any) -> Case:
+    additive = options.pop("additive", False)
+    sizes = {"batch": 1, "heads": 1, "queries": 16, "keys": 16} | options
+    return Case(Response(get_kernel(kernel), normalize=normalize, additive=additive), **sizes)
+
+
+def long(**options: Any) -> Case:
+    return case(queries=9701, keys=9701, **options)
+
+
+def test_this_build_has_the_fused_kernels() -> None:
+    """Nothing breaks without them, but all figures of speed are with them."""
+    assert fused_kernels_work()
+
+
+def test_a_few_tokens_are_dense() -> None:
+    for kernel in ("exp", "elu+1", "softplus", "relu"):
+        for additive in (False, True):
+            assert choose(case(kernel, additive=additive)).backend == "dense"
+
+
+@pytest.mark.parametrize("order", [0, 2])
+@pytest.mark.parametrize(
+    ("options", "backend"),
+    [
+        ({}, "fused"),
+        ({"causal": True}, "fused"),
+        ({"masked": True}, "streamed"),
+        ({"biased": True}, "streamed"),
+        ({"device": "cuda"}, "streamed"),
+        ({"normalize": "total"}, "streamed"),
+        ({"kernel": "elu+1"}, "streamed"),
+        ({"kernel": "elu+1", "additive": True}, "sorted"),
+        ({"kernel": "elu+1", "additive": True, "causal": True}, "streamed"),
+        ({"kernel": "relu", "additive": True, "normalize": "column"}, "sorted"),
+        ({"kernel": "softplus", "additive": True}, "streamed"),
+        ({"kernel": "identity", "normalize": "count"}, "streamed"),
+    ],
+)
+def test_images_of_celeba_are_never_dense(options: dict[str, Any], backend: str, order: int) -> None:
+    assert choose(long(order=order, **options)).backend == backend
+
+
+def test_every_line_of_the_table_can_be_reached() -> None:
+    for entry in TABLE:
+        response = Response(get_kernel(entry.kernels[0]), normalize=entry.normalize[0], additive=entry.additive)
+        reached = Case(
+            response, batch=entry.batch, heads=1, queries=entry.tokens, keys=entry.tokens, order=entry.order
+        )
+        found = choose(reached)
+        assert (found.backend, str(entry.tokens) in found.reason) == (entry.backend, True)
+        fewer = replace(reached, queries=entry.tokens - 1)
+        assert choose(fewer).reason != found.reason
+
+
+def test_what_would_not_fit_is_not_dense() -> None:
+    many = case(normalize="total", batch=4096, queries=256, keys=256, order=2)
+    chosen = choose(many)
+    assert chosen.backend == "streamed"
+    assert "the dense form would take" in chosen.reason
+    assert chosen.memory < MEMORY_BUDGET
+    assert choose(replace(many, order=0)).backend == "dense"  # in chunks of the batch
+
+
+def test_compilation_sees_the_formula() -> None:
+    assert choose(case(queries=1024, keys=1024, compiling=True)).backend == "dense"
+    assert choose(long(compiling=True)).backend == "streamed"
+
+
+@pytest.mark.parametrize(
+    ("forced", "options", "message"),
+    [
+        ("sortd", {}, r"unknown back end 'sortd'. Did you mean 'sorted'\?"),
+        ("sorted", {}, "needs additive scores .*; got product scores, kernel exp, normalisation row"),
+        ("sorted", {"kernel": "elu+1", "additive": True, "causal": True}, "knows no mask.*Use backend='streamed'"),
+        ("fused", {"kernel": "softplus"}, "needs product scores, kernel exp"),
+        ("fused", {"normalize": "total"}, "normalisation row or column; got .* normalisation total"),
+        ("fused", {"masked": True}, "knows no mask"),
+        ("fused", {"normalize": "column", "causal": True}, "only for rows"),
+        ("fused", {"keys": 8, "causal": True}, "as many queries as keys"),
+        ("fused", {"device": "cuda"}, "this is cuda"),
+    ],
+)
+def test_what_cannot_be_forced(forced: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        choose(case(**options), forced)
+
+
+def test_without_the_fused_kernels_there_are_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("invattn.functional.dispatch.fused_kernels_work", lambda: False)
+    assert choose(long()).backend == "streamed"
+    with pytest.raises(ValueError, match="needs the fused kernels of torch"):
+        choose(case(), "fused")
+
+
+def test_a_build_whose_kernels_differ_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(*_: object, **__: object) -> None:
+        raise AttributeError
+
+    monkeypatch.setattr("invattn.functional.fused._forward", other)
+    assert not fused_kernels_work.__wrapped__()
+    monkeypatch.setattr("invattn.functional.fused._forward", lambda q, k, v, causal: (q, q.sum(dim=-1)))
+    assert not fused_kernels_work.__wrapped__()
+
+
+def test_an_argument_goes_before_the_response() -> None:
+    tokens = torch.randn(1, 1, 4, 2)
+    response = Response(get_kernel("exp"), backend="streamed")
+    assert explain(tokens, tokens, tokens, response=response).backend == "streamed"
+    assert explain(tokens, tokens, tokens, response=response, backend="dense").backend == "dense"
+    with pytest.raises(ValueError, match="'sorted' needs additive"):
+        attend(tokens, tokens, tokens, response=response, backend="sorted")
+
+
+@pytest.mark.parametrize("recipe", ["certified", "paper", "unconstrained"])
+@pytest.mark.parametrize("layout", ["tokens", "image"])
+def test_a_block_explains_itself(recipe: str, layout: str) -> None:
+    x = torch.randn(2, 9, 4) if layout == "tokens" else torch.randn(2, 4, 3, 3)
+    block = invertible_attention(4, recipe=recipe, layout=layout)
+    chosen = block.explain(x)
+    assert (chosen.backend, chosen.scores) == ("dense", 2 * 9 * 9)
+    assert str(chosen).startswith("dense: the quickest for so few tokens; 162 scores, about 0.0 MiB")
+    forced = invertible_attention(4, recipe=recipe, layout=layout, backend="streamed")
+    forced.load_state_dict(block.state_dict())
+    assert str(forced.explain(x)).startswith("streamed: asked for by name")
+    torch.testing.assert_close(forced.eval()(x), block.eval()(x))
+
+
+@pytest.mark.parametrize("kind", ATTENTION_KINDS)
+def test_a_block_refuses_an_unsuitable_back_end_when_it_is_made(kind: str) -> None:
+    with pytest.raises(ValueError, match="back end 'quick'"):
+        invertible_attention(4, kind=kind, backend="quick")
+    unsuitable = "fused" if kind in ("dot_product", "concatenation") else "sorted"
+    for recipe in (Certified(), Paper()):
+        with pytest.raises(ValueError, match=f"the back end '{unsuitable}' needs"):
+            invertible_attention(4, kind=kind, recipe=recipe, backend=unsuitable)
+
+
+def test_what_a_causal_block_refuses() -> None:
+    with pytest.raises(ValueError, match="knows no mask"):
+        invertible_attention(4, kind="concatenation", backend="sorted", causal=True)
+    with pytest.raises(ValueError, match="knows no mask and no logit bias"):
+        invertible_attention(4, recipe=Certified(position_grid=(3, 3)), backend="fused")
+    assert invertible_attention(4, backend="fused", causal=True, layout="tokens").explain(torch.randn(1, 5, 4))
+
+
+def test_the_pointwise_control_has_no_back_end() -> None:
+    with pytest.raises(ValueError, match="no back end to choose"):
+        invertible_attention(4, kind="pointwise", backend="dense")
+    with pytest.raises(ValueError, match="no attention to explain"):
+        invertible_attention(4, kind="pointwise").explain(torch.randn(1, 4, 2, 2))
