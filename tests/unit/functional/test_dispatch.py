@@ -61,9 +61,7 @@ def test_images_of_celeba_are_never_dense(options: dict[str, Any], backend: str,
 def test_every_line_of_the_table_can_be_reached() -> None:
     for entry in TABLE:
         response = Response(get_kernel(entry.kernels[0]), normalize=entry.normalize[0], additive=entry.additive)
-        reached = Case(
-            response, batch=entry.batch, heads=1, queries=entry.tokens, keys=entry.tokens, order=entry.order
-        )
+        reached = Case(response, batch=entry.batch, heads=1, queries=entry.tokens, keys=entry.tokens, order=entry.order)
         found = choose(reached)
         assert (found.backend, str(entry.tokens) in found.reason) == (entry.backend, True)
         fewer = replace(reached, queries=entry.tokens - 1)
