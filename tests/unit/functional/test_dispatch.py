@@ -45,6 +45,7 @@ def test_a_few_tokens_are_dense() -> None:
         ({"masked": True}, "streamed"),
         ({"biased": True}, "streamed"),
         ({"device": "cuda"}, "streamed"),
+        ({"normalize": "column"}, "streamed"),
         ({"normalize": "total"}, "streamed"),
         ({"kernel": "elu+1"}, "streamed"),
         ({"kernel": "elu+1", "additive": True}, "sorted"),
