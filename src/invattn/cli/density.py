@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import ActionYesNo, Namespace
 
@@ -15,6 +16,12 @@ from invattn.cli.density_options import data_name, train_parser
 from invattn.cli.density_tables import show_results
 from invattn.cli.parser import OneLineParser
 from invattn.cli.values import numbers_between, whole_number
+
+if TYPE_CHECKING:
+    from invattn.experiments.density_config import DensityConfig
+    from invattn.records import DensityRecord
+    from invattn.training import Worker
+    from invattn.training.launched import Launched
 
 
 def density_parser() -> OneLineParser:
@@ -80,29 +87,15 @@ def execute(options: Namespace) -> None:
 
 
 def _train(options: Namespace) -> None:
-    from rich.console import Console
-
-    from invattn.cli.progress import progress_for
-    from invattn.experiments.density import follow_density, run_density
-    from invattn.experiments.density_config import density_config
     from invattn.report import write_report
-    from invattn.training.interruption import Interrupted
+    from invattn.training import find_launched, joined
 
-    given = {key: value for key, value in vars(options).items() if value is not None and key != "config"}
-    paths = {key: Path(value) for key, value in given.items() if key in ("output", "data_root")}
-    try:
-        config = density_config(given | paths)
-    except ValueError as error:
-        raise DataError(str(error)) from None
-    progress = progress_for(Console(stderr=True))
-    try:
-        if config.machines().first_worker(os.environ).node:
-            follow_density(config, progress)
-            print(f"done: the first machine writes {config.output}")
-            return
-        record = run_density(config, progress)
-    except Interrupted as error:
-        raise KeyboardInterrupt(str(error)) from None
+    launched = find_launched(os.environ)
+    config = _train_config(options, launched)
+    with joined(launched, on_gpu=config.machines().on_gpu):
+        record = _run_train(config, config.machines().first_worker(os.environ))
+    if record is None:
+        return
     page = write_report(config.output)
     show_results(record)
     print(f"page: {page.resolve()}")
@@ -114,6 +107,40 @@ def _train(options: Namespace) -> None:
             f"{first.refused}. The last saved states stay in {config.output / 'cells'}; try a smaller "
             "--lr or --clip."
         )
+
+
+def _train_config(options: Namespace, launched: Launched | None) -> DensityConfig:
+    """Return the options of a training; a launcher decides the number of processes."""
+    from invattn.experiments.density_config import density_config
+
+    given = {key: value for key, value in vars(options).items() if value is not None and key != "config"}
+    given |= {key: Path(value) for key, value in given.items() if key in ("output", "data_root")}
+    if launched is not None and "devices" not in given and "nodes" not in given:
+        given |= {"devices": launched.local_world_size, "nodes": launched.nodes}
+    try:
+        return density_config(given)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+
+
+def _run_train(config: DensityConfig, worker: Worker) -> DensityRecord | None:
+    """Train, and measure in the first process of all; the others return None."""
+    from rich.console import Console
+
+    from invattn.cli.progress import progress_for
+    from invattn.experiments.density import follow_density, run_density
+    from invattn.training import Interrupted, SilentProgress
+
+    progress = SilentProgress() if worker.local_rank else progress_for(Console(stderr=True))
+    try:
+        if worker.leads:
+            return run_density(config, progress)
+        follow_density(config, progress)
+    except Interrupted as error:
+        raise KeyboardInterrupt(str(error)) from None
+    if not worker.local_rank:
+        print(f"done: the first machine writes {config.output}")
+    return None
 
 
 class TrainingStopped(InvAttnError):

@@ -9,6 +9,8 @@ from invattn.training.fit import fit as fit
 from invattn.training.interruption import Interrupted as Interrupted
 from invattn.training.interruption import Interruption as Interruption
 from invattn.training.interruption import watch_interrupts as watch_interrupts
+from invattn.training.launched import find_launched as find_launched
+from invattn.training.launched import joined as joined
 from invattn.training.likelihood import MaximumLikelihood as MaximumLikelihood
 from invattn.training.machines import Machines as Machines
 from invattn.training.machines import Worker as Worker

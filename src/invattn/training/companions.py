@@ -35,7 +35,8 @@ class WorkerLost(InvAttnError):
 def on_processes(task: Callable[[Worker, Progress], Result], machines: Machines, progress: Progress) -> Result:
     """Call a task in every process of a training, and return what it returned in this one.
 
-    The first process of each machine is this one; the others are started for the task and end with it.
+    The first process of each machine is this one; the others are started for the task and end with it. Where a launcher
+    has started all of them, each calls this function.
 
     Args:
         task: Called with the process that it runs in and with a progress, which is silent but in the first process.
@@ -106,12 +107,12 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _surroundings_restored() -> Iterator[None]:
-    """Close the group of processes afterwards, and take back what Lightning sets for it."""
-    threads, environment = torch.get_num_threads(), dict(os.environ)
+    """Close the group of processes afterwards, if it was opened inside, and take back what Lightning sets for it."""
+    threads, environment, open_before = torch.get_num_threads(), dict(os.environ), distributed.is_initialized()
     try:
         yield
     finally:
-        if distributed.is_initialized():
+        if distributed.is_initialized() and not open_before:
             distributed.destroy_process_group()
         torch.set_num_threads(threads)
         for name in set(os.environ) - set(environment):

@@ -11,6 +11,7 @@ import torch
 from invattn._errors import DataError
 from invattn._names import check_name
 from invattn.logdet import Shard
+from invattn.training.launched import Launched, find_launched
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 _LOCAL = "127.0.0.1"
@@ -67,16 +68,39 @@ class Machines:
                 f"{self.world_size}."
             )
 
+    def check_launched(self, launched: Launched) -> None:
+        """Check that a launcher has started the processes that are wanted.
+
+        Raises:
+            DataError: If not.
+        """
+        if (self.devices, self.nodes) != (launched.local_world_size, launched.nodes):
+            raise DataError(
+                f"a launcher started {launched.local_world_size} processes on each of {launched.nodes} machines, and "
+                f"{self.devices} on each of {self.nodes} were asked for. Leave out --devices and --nodes."
+            )
+
     def first_worker(self, environment: Mapping[str, str]) -> Worker:
-        """Return the first process of this machine.
+        """Return the first process of this machine; where a launcher has started this process, this process.
 
         Args:
             environment: Of several machines each needs NODE_RANK (0 on the first), MASTER_ADDR (the name of the first)
-                and MASTER_PORT (a free port of it).
+                and MASTER_PORT (a free port of it). Launchers set what :func:`find_launched` reads.
 
         Raises:
-            DataError: If one of them is missing or wrong.
+            DataError: If one of them is missing or wrong, or a launcher started other numbers of processes.
         """
+        launched = find_launched(environment)
+        if launched is not None:
+            self.check_launched(launched)
+            return Worker(
+                self,
+                node=launched.rank // self.devices,
+                local_rank=launched.local_rank,
+                address=launched.address,
+                port=launched.port,
+                launched=True,
+            )
         if self.nodes == 1:
             return Worker(self, port=_free_port() if self.world_size > 1 else 0)
         missing = [name for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
@@ -104,6 +128,7 @@ class Worker:
         local_rank: Its number on that machine.
         address: Where the first process of all listens.
         port: Its port there; 0 where one process trains alone.
+        launched: Whether a launcher has started it, and its companions too.
     """
 
     machines: Machines
@@ -111,6 +136,7 @@ class Worker:
     local_rank: int = 0
     address: str = _LOCAL
     port: int = 0
+    launched: bool = False
 
     @property
     def rank(self) -> int:
@@ -133,7 +159,9 @@ class Worker:
         return Shard(self.rank, self.world_size)
 
     def companions(self) -> list[Worker]:
-        """Return the further processes of its machine."""
+        """Return the further processes of its machine that it has to start."""
+        if self.launched:
+            return []
         return [replace(self, local_rank=number) for number in range(1, self.machines.devices)]
 
 
