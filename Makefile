@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo density-demo density-sets density-digits test test-slow lint install clean
+.PHONY: help bench bench-gpu demo density-demo density-sets density-digits test test-slow lint install clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -21,6 +21,8 @@ help:
 	@echo "make test       style, types, layers, tests with coverage"
 	@echo "make test-slow  the tests that take long"
 	@echo "make lint       style, types and layers only"
+	@echo "make bench      speed and memory beside the plain formulas and other libraries: docs/benchmarks.md (resumable)"
+	@echo "make bench-gpu  the tests, benchmarks and a training step on a GPU (under 10 minutes)"
 	@echo "make clean      remove the environment and the caches"
 
 install: $(STAMP)
@@ -51,6 +53,14 @@ density-sets: $(STAMP)
 
 density-digits: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/density_tables.py digits --output density-digits-output
+
+# Rows that benchmarks/results holds are kept: stopped, the same command goes on. BENCH takes options: --again, --wall, -k NAME.
+bench: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -c benchmarks/speed/pytest.ini -q benchmarks/speed $(BENCH)
+	$(BIN)/python benchmarks/speed/page.py
+
+bench-gpu: $(STAMP)
+	$(BIN)/python benchmarks/gpu.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
