@@ -3,7 +3,8 @@
     python benchmarks/gpu.py [--minutes 9] [--skip-tests]
 
 Under ten minutes: rows that do not fit into the time are left out, and the file says so. Milliseconds are by the clock
-on the wall with the device synchronised; memory is what torch's allocator had given out at the most. TF32 is off. Exit status 1 if a test failed.
+on the wall with the device synchronised; memory is what torch's allocator had given out at the most. TF32 is off.
+Exit status 1 if a test failed.
 """
 
 from __future__ import annotations
