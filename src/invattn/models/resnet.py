@@ -1,0 +1,112 @@
+"""The ResNet under the network: four levels of features, with or without pretrained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from invattn._errors import DataError
+from invattn._names import check_name
+
+if TYPE_CHECKING:
+    from transformers import ResNetBackbone
+
+STAGES = ("stage1", "stage2", "stage3", "stage4")
+"""Levels at strides 4, 8, 16 and 32."""
+
+HUB_NAME = "microsoft/resnet-50"
+
+_SIZES: dict[str, dict[str, Any]] = {
+    "resnet50": {},  # the defaults of ResNetConfig are ResNet-50's: 256, 512, 1024, 2048 channels
+    "small": {
+        "embedding_size": 16,
+        "hidden_sizes": [24, 32, 48, 64],
+        "depths": [1, 1, 1, 1],
+        "layer_type": "basic",
+    },
+}
+
+BACKBONES = tuple(_SIZES)
+
+
+class ResNetLevels(nn.Module):
+    """A ResNet without its head, started at random.
+
+    Args:
+        name: ``resnet50``, or ``small`` for quick runs.
+
+    Attributes:
+        channels: Channels of the four levels.
+
+    References:
+        He et al. 2016.
+    """
+
+    def __init__(self, name: str) -> None:
+        from transformers import ResNetBackbone, ResNetConfig
+
+        super().__init__()
+        check_name(name, BACKBONES, what="backbone")
+        with quiet_transformers():
+            config = ResNetConfig(out_features=list(STAGES), **_SIZES[name])
+            self.resnet: ResNetBackbone = ResNetBackbone(config)
+        self.channels: tuple[int, ...] = tuple(self.resnet.channels)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the features of normalised images (B, 3, H, W), the finest level first."""
+        return list(self.resnet(images).feature_maps)
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        result: list[Tensor] = super().__call__(images)
+        return result
+
+
+def load_backbone_weights(levels: ResNetLevels, source: str) -> None:
+    """Load pretrained weights.
+
+    Args:
+        levels: The backbone; its weights are replaced.
+        source: ``none`` leaves it as it is; ``hub`` is the ResNet-50 trained on ImageNet-1K of the Hugging Face hub;
+            else a folder with a ResNet of the transformers library.
+
+    Raises:
+        DataError: If the weights cannot be had, or are of another network; one line that says what to do.
+    """
+    if source == "none":
+        return
+    path = HUB_NAME if source == "hub" else source
+    if source != "hub" and not Path(source).is_dir():
+        raise DataError(f"the backbone weights {source} are no folder: give hub, none, or what save_pretrained wrote.")
+    from transformers import ResNetBackbone
+
+    try:
+        with quiet_transformers():
+            loaded = ResNetBackbone.from_pretrained(path, out_features=list(STAGES), local_files_only=source != "hub")
+            levels.resnet.load_state_dict(loaded.state_dict())
+    except (OSError, ValueError, KeyError) as error:
+        remedy = "Without a network, give --backbone-weights PATH or none." if source == "hub" else "Save it anew."
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(f"the backbone weights {path} cannot be read ({reason}). {remedy}") from None
+    except RuntimeError:
+        raise DataError(f"the backbone weights {path} are of another network than the one to train.") from None
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence the notices and progress bars of the transformers library inside the block."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
