@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from invattn._errors import CertificateError
 from invattn.bijections import Bijection, ResidualBijection
@@ -95,7 +95,7 @@ def block_certificate(block: Bijection) -> BlockCertificate:
     )
 
 
-def block_certificates(model: Bijection) -> dict[str, BlockCertificate]:
+def block_certificates(model: nn.Module) -> dict[str, BlockCertificate]:
     """Return the certificate of every residual block of a model, by its path; "block" for the model itself."""
     return {
         name or "block": block_certificate(part)
@@ -104,7 +104,7 @@ def block_certificates(model: Bijection) -> dict[str, BlockCertificate]:
     }
 
 
-def certificate_of(model: Bijection) -> dict[str, Any] | None:
+def certificate_of(model: nn.Module) -> dict[str, Any] | None:
     """Return bound, norm, derivation and factors of the least contractive block; None if a block has none."""
     blocks = block_certificates(model)
     if not blocks or any(block.bound is None for block in blocks.values()):
@@ -114,7 +114,7 @@ def certificate_of(model: Bijection) -> dict[str, Any] | None:
     return {name: plain[name] for name in ("bound", "norm", "derivation", "factors")}
 
 
-def full_certificate(model: Bijection) -> dict[str, Any]:
+def full_certificate(model: nn.Module) -> dict[str, Any]:
     """Return what ``certificate.json`` holds about the weights: the worst block's numbers, all blocks, all hashes."""
     nothing: dict[str, Any] = {"bound": None, "norm": None, "derivation": "a block has no proof", "factors": {}}
     return {
@@ -124,7 +124,7 @@ def full_certificate(model: Bijection) -> dict[str, Any]:
     }
 
 
-def differences(model: Bijection, stored: Mapping[str, Any]) -> list[str]:
+def differences(model: nn.Module, stored: Mapping[str, Any]) -> list[str]:
     """Compare a model with a stored certificate.
 
     Args:

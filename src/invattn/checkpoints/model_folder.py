@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as format_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from invattn._errors import CertificateError, DataError
 from invattn.bijections import Bijection
@@ -18,9 +18,11 @@ from invattn.checkpoints.certificate import differences, full_certificate, hash_
 from invattn.checkpoints.config import ModelConfig
 from invattn.checkpoints.flow_config import FlowConfig
 from invattn.checkpoints.image_flow_config import ImageFlowConfig
+from invattn.checkpoints.network_config import NetworkConfig
 from invattn.checkpoints.stored_config import StoredConfig
 from invattn.checkpoints.token_flow_config import TokenFlowConfig
 from invattn.checkpoints.vector_flow_config import VectorFlowConfig
+from invattn.models import CamouflageNetwork
 from invattn.records import atomic_write, read_json, write_json
 
 WEIGHTS, CONFIG, CERTIFICATE = "model.safetensors", "config.json", "certificate.json"
@@ -47,7 +49,16 @@ class LoadedModel(NamedTuple, Generic[ConfigT]):
     problems: tuple[str, ...] = ()
 
 
-def save_model(model: Bijection, folder: Path, *, config: StoredConfig) -> dict[str, Any]:
+class ReadModel(NamedTuple):
+    """What a folder holds, of whatever family; attributes as of :class:`LoadedModel`."""
+
+    model: nn.Module
+    config: StoredConfig
+    certificate: dict[str, Any]
+    problems: tuple[str, ...] = ()
+
+
+def save_model(model: nn.Module, folder: Path, *, config: StoredConfig) -> dict[str, Any]:
     """Write a model with its certificate; the folder is made if it is missing.
 
     Args:
@@ -98,11 +109,30 @@ def load_flow(folder: Path) -> LoadedModel[FlowConfig]:
     return _load(folder, FlowConfig, what="a flow")  # type: ignore[type-abstract]
 
 
+def load_network(folder: Path) -> tuple[CamouflageNetwork, NetworkConfig]:
+    """Rebuild a network that finds camouflaged objects from its folder, as :func:`load_model` does for a block.
+
+    Returns:
+        The network in eval mode, and what it was built from.
+
+    Raises:
+        DataError: As ``load_model``, and if the folder holds another model.
+        CertificateError: As ``load_model``.
+    """
+    loaded = read_model(folder)
+    refuse(folder, loaded.problems)
+    if not isinstance(loaded.config, NetworkConfig):
+        raise DataError(f"{folder} does not hold a network of `invattn camouflage train`. Give another folder.")
+    assert isinstance(loaded.model, CamouflageNetwork), "what such a configuration builds"
+    return loaded.model, loaded.config
+
+
 def _load(folder: Path, kind: type[_Kind], *, what: str) -> LoadedModel[_Kind]:
     loaded = read_model(folder)
     refuse(folder, loaded.problems)
     if not isinstance(loaded.config, kind):
         raise DataError(f"{folder} does not hold {what}. Give the folder of another model.")
+    assert isinstance(loaded.model, Bijection), "what such a configuration builds"
     return LoadedModel(loaded.model, loaded.config, loaded.certificate, loaded.problems)
 
 
@@ -118,7 +148,7 @@ def refuse(folder: Path, problems: Sequence[str]) -> None:
         raise CertificateError(f"{folder} differs from its certificate: {problems[0]}{more}. {_REMEDY}")
 
 
-def read_model(folder: Path) -> LoadedModel[StoredConfig]:
+def read_model(folder: Path) -> ReadModel:
     """Rebuild a model from its folder and list how it differs from its certificate, without refusing it.
 
     Args:
@@ -151,10 +181,12 @@ def read_model(folder: Path) -> LoadedModel[StoredConfig]:
     sealed = {name: value for name, value in certificate.items() if name != "seal"}
     if not problems and hash_json(sealed) != certificate.get("seal"):
         problems.append(f"{CERTIFICATE} was changed after it was written")
-    return LoadedModel(model, config, certificate, tuple(problems))
+    return ReadModel(model, config, certificate, tuple(problems))
 
 
 def _config(plain: Any) -> StoredConfig:
+    if isinstance(plain, dict) and plain.get("model") == NetworkConfig.model:
+        return NetworkConfig.from_json(plain)
     family = _FLOWS.get(plain.get("model")) if isinstance(plain, dict) else None
     if family is not None:
         return family.from_json(plain)
@@ -168,7 +200,7 @@ _FLOWS: dict[Any, type[FlowConfig]] = {
 _REMEDY = "Restore the folder from its source, or save the model again."
 
 
-def _adopt(model: Bijection, state: dict[str, Tensor]) -> None:
+def _adopt(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Load tensors with their own floating-point type: a certificate is about the stored numbers, not their casts."""
     types = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
     if len(types) == 1:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from invattn.bijections import Bijection
+from torch import nn
 
 
 class StoredConfig(ABC):
     """The configuration of a model: plain values from which the same architecture is built again."""
 
     @abstractmethod
-    def build(self) -> Bijection:
+    def build(self) -> nn.Module:
         """Return a new model with fresh weights, drawn from torch's default generator."""
 
     @abstractmethod

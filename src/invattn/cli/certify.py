@@ -12,7 +12,8 @@ from invattn._errors import CertificateError
 from invattn.cli.parser import OneLineParser
 
 if TYPE_CHECKING:
-    from invattn.bijections import Bijection
+    from torch import nn
+
     from invattn.checkpoints import BlockCertificate
 
 
@@ -92,7 +93,11 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return shape
 
 
-def _constants(model: Bijection, shape: tuple[int, ...]) -> str:
+def _constants(model: nn.Module, shape: tuple[int, ...]) -> str:
+    from invattn.bijections import Bijection
+
+    if not isinstance(model, Bijection):
+        raise CertificateError("--shape is for a bijection; this model only has blocks that are some. Leave it out.")
     try:
         return f"whole model at {shape}: {model.bi_lipschitz(shape)}"
     except CertificateError:

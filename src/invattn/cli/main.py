@@ -58,7 +58,7 @@ def _run(arguments: list[str]) -> None:
 
 def _build_parser() -> tuple[OneLineParser, dict[str, Callable[[Namespace], None]]]:
     """Return the parser and the function of each command; imported here so that ``--version`` needs torch alone."""
-    from invattn.cli import certify, density, diagnose, reconstruct, report
+    from invattn.cli import camouflage, certify, density, diagnose, reconstruct, report
     from invattn.cli.parser import OneLineParser
 
     parser = OneLineParser(
@@ -71,6 +71,9 @@ def _build_parser() -> tuple[OneLineParser, dict[str, Callable[[Namespace], None
     flows = density.density_parser()
     commands.add_subcommand("density", flows, help="train, evaluate and sample normalizing flows")
     density.add_actions(flows)
+    detection = camouflage.camouflage_parser()
+    commands.add_subcommand("camouflage", detection, help="find camouflaged objects with each attention module")
+    camouflage.add_actions(detection)
     commands.add_subcommand("certify", certify.certify_parser(), help="verify the certificate of a stored model")
     commands.add_subcommand(
         "diagnose", diagnose.diagnose_parser(), help="find what the inverse of a model loses, and why"
@@ -79,6 +82,7 @@ def _build_parser() -> tuple[OneLineParser, dict[str, Callable[[Namespace], None
     functions: dict[str, Callable[[Namespace], None]] = {
         "reconstruct": reconstruct.execute,
         "density": density.execute,
+        "camouflage": camouflage.execute,
         "certify": certify.execute,
         "diagnose": diagnose.execute,
         "report": report.execute,

@@ -82,11 +82,12 @@ class CamouflageNetwork(nn.Module):
         self.backbone = ResNetLevels(architecture.backbone)
         levels = len(self.backbone.channels)
         self.reductions = nn.ModuleList(DilatedReduction(channels, CHANNELS) for channels in self.backbone.channels)
-        self.attention = nn.ModuleList(_attention(architecture) for _ in range(levels))
         widths = [CHANNELS * (levels - level) for level in range(levels - 1)]
         self.channel_attention = nn.ModuleList(ResidualChannelAttention(width) for width in widths)
         self.merges = nn.ModuleList(DilatedReduction(width, CHANNELS) for width in widths)
         self.head = DilatedReduction(CHANNELS, 1)
+        # Drawn last: from one seed, networks that differ in their attention start with equal weights elsewhere.
+        self.attention = nn.ModuleList(_attention(architecture) for _ in range(levels))
         self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(_IMAGENET_STD)[:, None, None], persistent=False)
 

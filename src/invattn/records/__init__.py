@@ -1,5 +1,9 @@
 """Typed results of the experiments, the paper's published figures, and files that are never half-written."""
 
+from invattn.records.camouflage import CamouflageRecord as CamouflageRecord
+from invattn.records.camouflage import CamouflageRow as CamouflageRow
+from invattn.records.camouflage import MapMetrics as MapMetrics
+from invattn.records.camouflage import is_camouflage as is_camouflage
 from invattn.records.density import DensityMetrics as DensityMetrics
 from invattn.records.density import DensityRecord as DensityRecord
 from invattn.records.density import DensityResult as DensityResult

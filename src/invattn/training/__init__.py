@@ -23,7 +23,9 @@ from invattn.training.resumable_loader import ResumableLoader as ResumableLoader
 from invattn.training.resumable_module import NonFiniteLoss as NonFiniteLoss
 from invattn.training.resumable_module import ResumableModule as ResumableModule
 from invattn.training.resume_checkpoint import ResumeCheckpoint as ResumeCheckpoint
+from invattn.training.mask_log import MaskLog as MaskLog
 from invattn.training.seeds import derive_seed as derive_seed
+from invattn.training.segmentation import MaskTraining as MaskTraining
 from invattn.training.unit import NATS as NATS
 from invattn.training.unit import Unit as Unit
 from invattn.training.unit import bits as bits

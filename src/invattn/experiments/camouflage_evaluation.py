@@ -1,0 +1,119 @@
+"""Measure maps that lie in a folder, and write those of a stored network."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from invattn._errors import DataError
+from invattn.checkpoints import load_network
+from invattn.data.folder import list_images
+from invattn.data.masked_images import MASKS
+from invattn.data.masks import read_grey, read_mask
+from invattn.data.pixels import read_picture
+from invattn.data.stems import match_stems
+from invattn.evaluation.maps import predict_map
+from invattn.experiments.camouflage_measure import map_metrics
+from invattn.experiments.output_folder import check_output, make_folder
+from invattn.metrics.camouflage import MapMeasures
+from invattn.records import MapMetrics, atomic_write, write_json
+from invattn.records.reader import SCHEMA_VERSION
+from invattn.training import Progress
+
+
+def evaluate_maps(
+    predictions: Path, masks: Path, *, name: str | None, output: Path, progress: Progress
+) -> dict[str, MapMetrics]:
+    """Measure maps against masks and write ``output/results.json``.
+
+    Args:
+        predictions: A folder of maps, or of folders of maps, one for each set.
+        masks: A folder of masks, or of folders of masks with the same names, or of sets with ``GT`` inside.
+        name: Of the set, where there is only one; None: that of the folder.
+        output: Where the file goes; made if it is missing.
+        progress: Is told of every map.
+
+    Returns:
+        Set -> what was measured.
+
+    Raises:
+        DataError: If a folder or a file cannot be used; one line that says what to do.
+        OSError: If the file cannot be written.
+    """
+    check_output(output)
+    sets = _sets(predictions, masks, name=name)
+    matched = {part: match_stems(*folders, what=("map", "mask")) for part, folders in sets.items()}
+    found: dict[str, MapMetrics] = {}
+    for part, pairs in matched.items():
+        measures = MapMeasures()
+        progress.begin(f"measure {part}", total=len(pairs))
+        try:
+            for _, prediction, mask in pairs:
+                measures.add(read_grey(prediction).numpy(), read_mask(mask).numpy())
+                progress.advance()
+        finally:
+            progress.end()
+        found[part] = map_metrics(measures.scores())
+    content = {"schema_version": SCHEMA_VERSION, "experiment": "camouflage evaluation"}
+    write_json(
+        make_folder(output) / "results.json", content | {"sets": {part: vars(values) for part, values in found.items()}}
+    )
+    return found
+
+
+def predict_folder(model: Path, images: Path, *, output: Path, progress: Progress) -> int:
+    """Write the map of every image of a folder as ``<stem>.png``, of the image's size, and return their number.
+
+    Args:
+        model: The folder of a stored network.
+        images: The folder of images.
+        output: Where the maps go; made if it is missing.
+        progress: Is told of every image.
+
+    Raises:
+        DataError: If a folder or an image cannot be used, or two images have one stem; one line.
+        CertificateError: If the network is not the one that was certified.
+        OSError: If a map cannot be written.
+    """
+    check_output(output)
+    network, config = load_network(model)
+    paths = list_images(images)
+    match_stems(images, images, what=("image", "image"))  # two images with one stem would write one file
+    if output.exists() and output.samefile(images):
+        raise DataError(f"the maps would replace the images of {images}: choose another --output.")
+    make_folder(output)
+    progress.begin("predict", total=len(paths))
+    try:
+        for path in paths:
+            levels = predict_map(network, read_picture(path).pixels, side=config.image_size)
+            stream = io.BytesIO()
+            Image.fromarray(levels).save(stream, format="PNG")
+            atomic_write(output / f"{path.stem}.png", stream.getvalue())
+            progress.advance()
+    finally:
+        progress.end()
+    return len(paths)
+
+
+def _sets(predictions: Path, masks: Path, *, name: str | None) -> dict[str, tuple[Path, Path]]:
+    """Return the folder of maps and the folder of masks of every set."""
+    for folder in (predictions, masks):
+        if not folder.is_dir():
+            raise DataError(f"there is no folder {folder}: check the path.")
+    inside = sorted(path.name for path in predictions.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not inside:
+        masks = _masks_of(masks)
+        own = masks.parent.name if masks.name == MASKS else masks.name
+        return {name or own or "maps": (predictions, masks)}
+    if name is not None:
+        raise DataError(f"--name is for a single set and {predictions} holds {len(inside)}: leave it out.")
+    missing = [part for part in inside if not (masks / part).is_dir()]
+    if missing:
+        raise DataError(f"{masks} has no folder {missing[0]}, which {predictions} has: give each set a folder in both.")
+    return {part: (predictions / part, _masks_of(masks / part)) for part in inside}
+
+
+def _masks_of(folder: Path) -> Path:
+    return folder / MASKS if (folder / MASKS).is_dir() else folder
