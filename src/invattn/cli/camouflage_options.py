@@ -43,12 +43,14 @@ def train_parser() -> OneLineParser:
 def evaluate_parser() -> OneLineParser:
     """Return the parser of ``camouflage evaluate``."""
     parser = OneLineParser(
-        description="Measure predicted maps against masks: 8-bit images, paired by their name without the ending, maps of "
-        "any size. A folder of folders is several sets."
+        description="Measure predicted maps of any size against masks: 8-bit images, paired by their name without the "
+        "ending. A folder of folders is several sets."
     )
     parser.add_argument("--predictions", type=str, required=True, metavar="DIR", help="the maps (required)")
     parser.add_argument("--masks", type=str, required=True, metavar="DIR", help="the true masks (required)")
-    parser.add_argument("--name", type=str, default=None, metavar="NAME", help="of a single set (default: its folder's)")
+    parser.add_argument(
+        "--name", type=str, default=None, metavar="NAME", help="of a single set (default: its folder's)"
+    )
     parser.add_argument("--output", type=str, default=".", metavar="DIR", help="where results.json goes")
     return parser
 
@@ -78,13 +80,17 @@ def test_set(value: object) -> tuple[str, Path]:
 def data_name(value: object) -> str:
     """Parse ``synthetic``, or the path of an existing folder."""
     name = str(value)
-    return name if name != SYNTHETIC and Path(name).is_dir() else one_of((SYNTHETIC,), what="data set, or folder,")(name)
+    return (
+        name if name != SYNTHETIC and Path(name).is_dir() else one_of((SYNTHETIC,), what="data set, or folder,")(name)
+    )
 
 
 def _add_data_options(parser: OneLineParser) -> None:
     data = "synthetic, or a folder with Imgs and GT to train on"
     parser.add_argument("--data", type=data_name, default=SYNTHETIC, metavar="NAME|DIR", help=data)
-    test = "a test set, a folder with Imgs and GT; may be repeated; CAMO, CHAMELEON, COD10K, NC4K are the paper's columns"
+    test = (
+        "a test set, a folder with Imgs and GT; may be repeated; CAMO, CHAMELEON, COD10K, NC4K are the paper's columns"
+    )
     parser.add_argument("--test", type=test_set, action="append", default=None, metavar="NAME=DIR", help=test)
     _add(parser, "difficulty", number_from(0.0, 1.0001), "D", "synthetic: from 0, plain to see, to 1, hidden")
     _add(parser, "train_size", _COUNT, "N", "training images")

@@ -38,7 +38,9 @@ def show_results(record: CamouflageRecord) -> None:
     from rich.table import Table
 
     for name, images in record.data["sets"].items():
-        table = Table(title=f"{name}: {images} images; the mean training mask has S {record.data['mean_mask'][name]:.3f}")
+        table = Table(
+            title=f"{name}: {images} images; the mean training mask has S {record.data['mean_mask'][name]:.3f}"
+        )
         for heading in ("attention", "recipe"):
             table.add_column(heading, no_wrap=True)
         for heading in ("seed", "S", "F mean", "E mean", "MAE", "inverse error", "bound", "seconds"):

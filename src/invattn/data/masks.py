@@ -36,7 +36,9 @@ def read_mask(path: Path) -> Tensor:
     """
     mask = read_grey(path)
     if 0 < int(mask.max()) <= LARGEST_LABEL:
-        raise DataError(f"{path} holds the values 0 and 1: a mask has 0 and 255, so multiply it by 255 and save it again.")
+        raise DataError(
+            f"{path} holds the values 0 and 1: a mask has 0 and 255, so multiply it by 255 and save it again."
+        )
     return mask
 
 

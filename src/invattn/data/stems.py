@@ -42,8 +42,8 @@ def match_stems(first: Path, second: Path, *, what: tuple[str, str]) -> list[Mat
         alone = sorted(have.keys() - want.keys())
         if alone:
             raise DataError(
-                f"{folder} has no {names[1]} for {_count(len(alone), names[0])} ({_some(alone)}): files belong together "
-                "by their name without the ending; add the missing ones, or move the others out."
+                f"{folder} has no {names[1]} for {_count(len(alone), names[0])} ({_some(alone)}): files belong "
+                "together by their name without the ending; add the missing ones, or move the others out."
             )
     return [Match(stem, one[stem], other[stem]) for stem in sorted(one)]
 

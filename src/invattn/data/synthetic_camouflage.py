@@ -37,9 +37,9 @@ class SyntheticCamouflage(MaskedImages):
     """Pairs that are a function of (part, seed, number, side, difficulty) and of nothing else.
 
     The object is another place of the same picture, turned, with the colours of what surrounds it on average, but
-    rescaled and with other brightness, contrast and tint; its outline is a circle with a few random waves, blended over some pixels. With the difficulty d, scale, brightness,
-    contrast and tint differ in proportion to 1 - d, and the edge gets softer: at d = 0 the object stands out, at d = 1
-    only a broken texture shows where it is.
+    rescaled and with other brightness, contrast and tint; its outline is a circle with a few random waves, blended over
+    some pixels. With the difficulty d, scale, brightness, contrast and tint differ in proportion to 1 - d, and the edge
+    gets softer: at d = 0 the object stands out, at d = 1 only a broken texture shows where it is.
 
     Args:
         part: ``train`` or ``test``: from which pictures.
@@ -163,7 +163,9 @@ def read_source(file: str) -> Tensor:
             "synthetic needs scikit-image, which is not installed: pip install 'invertible-attention[experiments]'"
         ) from error
     except OSError as error:
-        raise DataError(f"this scikit-image does not ship {file}: install scikit-image 0.25, or use --data DIR") from error
+        raise DataError(
+            f"this scikit-image does not ship {file}: install scikit-image 0.25, or use --data DIR"
+        ) from error
     with Image.open(BytesIO(content)) as image:
         pixels = to_picture(image, name=file).pixels.float() / 255
     short = min(pixels.shape[-2:])

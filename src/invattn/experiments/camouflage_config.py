@@ -27,9 +27,9 @@ QUICK: Mapping[str, Any] = {
     "backbone": "small",
     "backbone_weights": "none",
     "image_size": 96,
-    "train_size": 240,
+    "train_size": 160,
     "test_size": 60,
-    "batch_size": 12,
+    "batch_size": 10,
     "epochs": 10,
     "lr": 1e-3,
     "lr_decay": 0.85,
@@ -110,7 +110,9 @@ class CamouflageConfig:
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}.")
         if self.image_size < 33:
-            raise ValueError(f"image_size must be at least 33, so that the coarsest level has 2 x 2 places; got {self.image_size}.")
+            raise ValueError(
+                f"image_size must be at least 33, so that the coarsest level has 2 x 2 places; got {self.image_size}."
+            )
         if not 0 < self.lr <= _LARGEST_LR or not 0 < self.lr_decay <= 1 or not 0 < self.lipschitz < 1:
             raise ValueError("lr must be positive, lr_decay above 0 and at most 1, lipschitz strictly between 0 and 1.")
         if not 0 <= self.difficulty <= 1 or not self.checkpoint_minutes > 0:

@@ -58,7 +58,9 @@ def open_camouflage_data(config: CamouflageConfig) -> CamouflageData:
         if config.data != SYNTHETIC:
             raise DataError("there is no test set: name at least one with --test NAME=DIR.")
         test = [_synthetic("test", config, config.test_size or SYNTHETIC_TEST)]
-    notes += [count_note(part.name, len(part), published=TEST_COUNTS[part.name]) for part in test if part.name in TEST_COUNTS]
+    notes += [
+        count_note(part.name, len(part), published=TEST_COUNTS[part.name]) for part in test if part.name in TEST_COUNTS
+    ]
     if len(train) < config.batch_size:
         raise DataError(
             f"a batch of {config.batch_size} images was asked for and there are {len(train)} training images. Choose a "

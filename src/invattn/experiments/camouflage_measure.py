@@ -105,7 +105,7 @@ def shown_numbers(count: int) -> list[int]:
 
 
 def _picture(network: CamouflageNetwork, part: MaskedImages, number: int, *, side: int) -> Tensor:
-    """Return image, mask and map one above the other, shape (3, S, S, 3), S = :data:`SHOWN_SIDE`, squeezed to a square."""
+    """Return image, mask and map, each squeezed to a square: shape (3, S, S, 3), S = :data:`SHOWN_SIDE`."""
     image, mask = part.pair(number)
     found = torch.from_numpy(predict_map(network, image, side=side))
     grey = [values[None].expand(3, -1, -1) for values in (mask, found)]

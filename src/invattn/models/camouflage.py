@@ -123,7 +123,9 @@ class CamouflageNetwork(nn.Module):
         merged = [levels[-1]]
         for level in reversed(range(len(levels) - 1)):
             own = levels[level]
-            coarser = [F.interpolate(part, size=own.shape[-2:], mode="bilinear", align_corners=False) for part in merged]
+            coarser = [
+                F.interpolate(part, size=own.shape[-2:], mode="bilinear", align_corners=False) for part in merged
+            ]
             merged.append(self.merges[level](self.channel_attention[level](torch.cat([*coarser, own], dim=1))))
         return merged[-1]
 

@@ -17,6 +17,7 @@ from invattn.records.files import atomic_write as atomic_write
 from invattn.records.files import read_json as read_json
 from invattn.records.files import remove_leftovers as remove_leftovers
 from invattn.records.files import write_json as write_json
+from invattn.records.published import published_detection as published_detection
 from invattn.records.published import published_reconstruction as published_reconstruction
 from invattn.records.published import published_rows as published_rows
 from invattn.records.reader import SCHEMA_VERSION as SCHEMA_VERSION

@@ -10,7 +10,7 @@ def published_rows(name: str) -> list[dict[str, str]]:
     """Return the rows of a table of published figures.
 
     Args:
-        name: ``table2``, ``table3`` or ``table5``; the number is the paper's.
+        name: ``table2``, ``table3``, ``table4`` or ``table5``; the number is the paper's.
     """
     text = resources.files("invattn.published").joinpath(f"{name}.csv").read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))
@@ -35,3 +35,20 @@ def published_reconstruction(dataset: str, image_size: int | str) -> dict[str, d
         if row["dataset"] == dataset:
             found[row["attention"]] = {key: float(row[key]) for key in ("mse", "ssim", "v_score")}
     return found
+
+
+def published_detection(attention: str, recipe: str, dataset: str) -> dict[str, float] | None:
+    """Return the paper's figures of Table 4 for one network and test set.
+
+    Args:
+        attention: Kind of the attention; ``none`` is the row "Base".
+        recipe: ``paper`` for the rows "Inv-", ``unconstrained`` for the others; nothing was published for any other.
+        dataset: CAMO, CHAMELEON, COD10K or NC4K.
+
+    Returns:
+        ``{"s_measure", "f_mean", "e_mean", "mae"}``, or None where nothing was published.
+    """
+    for row in published_rows("table4"):
+        if (row["attention"], row["recipe"], row["dataset"]) == (attention, recipe, dataset):
+            return {key: float(row[key]) for key in ("s_measure", "f_mean", "e_mean", "mae")}
+    return None

@@ -60,14 +60,20 @@ _DIMENSIONS = {
     "plane_samples": 2,
     "plane_density": 2,
     "plane_reach": 1,
+    "threshold_sets": 1,
+    "threshold_f": 2,
+    "threshold_e": 2,
+    "map_sets": 1,
+    "map_pictures": 5,
 }
 # What numpy and zipfile raise for a file that is cut, altered, pickled or no archive at all (a bare array is none).
 DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 _PICTURES = (
     *("originals", "reconstructions", "attention_image"),
     *("real_images", "sample_images", "walk_images", "nearest_samples", "nearest_images"),
+    "map_pictures",
 )
-_WORDS = ("block_kinds", "field_names")
+_WORDS = ("block_kinds", "field_names", "threshold_sets", "map_sets")
 
 
 _ABSENT = {

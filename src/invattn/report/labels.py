@@ -19,6 +19,9 @@ MIXERS = KINDS | {
 }
 """What may stand between the tokens of a flow: the attention kinds and further controls."""
 
+DETECTORS = {"none": "Base (no attention)"} | KINDS
+"""What may stand at each level of the network that finds camouflaged objects."""
+
 RECIPES = {
     "certified": "Certified",
     "strict": "Strict",

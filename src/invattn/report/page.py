@@ -9,9 +9,19 @@ from typing import Any
 import jinja2
 
 from invattn._errors import DataError
-from invattn.records import DensityRecord, ReconstructionRecord, atomic_write, is_density, read_json, read_record
+from invattn.records import (
+    CamouflageRecord,
+    DensityRecord,
+    ReconstructionRecord,
+    atomic_write,
+    is_camouflage,
+    is_density,
+    read_json,
+    read_record,
+)
 from invattn.report import diagrams, labels, panels, strips, summary, tables
 from invattn.report.artifacts import Artifact
+from invattn.report.camouflage_page import render_camouflage
 from invattn.report.density_page import render_density
 from invattn.report.parts import Part
 
@@ -25,7 +35,7 @@ def write_report(folder: Path) -> Path:
     is left out, and the page says so and why.
 
     Args:
-        folder: The output folder of ``invattn reconstruct`` or ``invattn density train``.
+        folder: The output folder of ``invattn reconstruct``, ``invattn density train`` or ``invattn camouflage train``.
 
     Returns:
         The page's path.
@@ -41,6 +51,8 @@ def write_report(folder: Path) -> Path:
     value = read_json(results)
     if is_density(value):
         text = render_density(_density_record(value, results), folder=folder)
+    elif is_camouflage(value):
+        text = render_camouflage(_camouflage_record(value, results), folder=folder)
     else:
         text = render(read_record(results), folder=folder)
     atomic_write(path, text.encode("utf-8"))
@@ -51,6 +63,13 @@ def write_report(folder: Path) -> Path:
 def _density_record(value: Any, path: Path) -> DensityRecord:
     try:
         return DensityRecord.from_json(value)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _camouflage_record(value: Any, path: Path) -> CamouflageRecord:
+    try:
+        return CamouflageRecord.from_json(value)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 

@@ -14,6 +14,7 @@ from invattn.training.launched import joined as joined
 from invattn.training.likelihood import MaximumLikelihood as MaximumLikelihood
 from invattn.training.machines import Machines as Machines
 from invattn.training.machines import Worker as Worker
+from invattn.training.mask_log import MaskLog as MaskLog
 from invattn.training.optimisation import Optimisation as Optimisation
 from invattn.training.progress import Progress as Progress
 from invattn.training.progress import SilentProgress as SilentProgress
@@ -23,7 +24,6 @@ from invattn.training.resumable_loader import ResumableLoader as ResumableLoader
 from invattn.training.resumable_module import NonFiniteLoss as NonFiniteLoss
 from invattn.training.resumable_module import ResumableModule as ResumableModule
 from invattn.training.resume_checkpoint import ResumeCheckpoint as ResumeCheckpoint
-from invattn.training.mask_log import MaskLog as MaskLog
 from invattn.training.seeds import derive_seed as derive_seed
 from invattn.training.segmentation import MaskTraining as MaskTraining
 from invattn.training.unit import NATS as NATS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import resource
 import sys
@@ -27,10 +28,8 @@ class PeakMemory:
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
             return
-        try:
+        with contextlib.suppress(OSError):
             _RESET.write_text("5")  # Linux: forget the largest resident set so far
-        except OSError:
-            pass
 
     def bytes(self) -> int:
         """Return the largest memory up to now."""
