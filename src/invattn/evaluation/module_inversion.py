@@ -61,5 +61,5 @@ def invert_modules(
 
 
 def _relative_error(x: Tensor, recovered: Tensor) -> Tensor:
-    error = (x - recovered).double().norm() / x.double().norm()
+    error: Tensor = (x - recovered).double().norm() / x.double().norm()
     return error.nan_to_num(nan=torch.inf, posinf=torch.inf)

@@ -113,7 +113,8 @@ def _row(cell: CamouflageCell, finished: CamouflageRow | None, progress: Progres
 
 def _unmeasured(cell: CamouflageCell, trained: TrainedNetwork, *, s_each: Any = None, **measured: Any) -> CamouflageRow:
     """Return the row of a trained network with what was measured of it, if anything."""
-    outcome, extra = trained.outcome, {"stopped_at": trained.outcome.stopped_at, "repeat": cell.repeat}
+    outcome = trained.outcome
+    extra: dict[str, Any] = {"stopped_at": outcome.stopped_at, "repeat": cell.repeat}
     if outcome.stopped_at is not None:
         where = f", first in {outcome.stopped_in}" if outcome.stopped_in else ""
         extra["stopped"] = f"the training loss was not finite at step {outcome.stopped_at}{where}"

@@ -46,7 +46,7 @@ def open_camouflage_data(config: CamouflageConfig) -> CamouflageData:
     Raises:
         DataError: If they cannot be used; one line that says what to do.
     """
-    notes = []
+    notes: list[str | None] = []
     if config.data == SYNTHETIC:
         train: MaskedImages = _synthetic("train", config, config.train_size or SYNTHETIC_TRAIN)
         notes.append("generated from photographs and textures of scikit-image; none serves training and test")

@@ -52,7 +52,7 @@ class ResNetLevels(nn.Module):
         super().__init__()
         check_name(name, BACKBONES, what="backbone")
         with quiet_transformers():
-            config = ResNetConfig(out_features=list(STAGES), **_SIZES[name])
+            config = ResNetConfig(**{"out_features": list(STAGES), **_SIZES[name]})
             self.resnet: ResNetBackbone = ResNetBackbone(config)
         self.channels: tuple[int, ...] = tuple(self.resnet.channels)
 
@@ -102,11 +102,11 @@ def quiet_transformers() -> Iterator[None]:
 
     level = logging.get_verbosity()
     bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         logging.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
