@@ -1,4 +1,4 @@
-"""``invattn report``: write the page of a finished run anew."""
+"""``invattn report``: write the page of a finished run anew, or one page about several runs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from invattn.cli.parser import OneLineParser
 
 def report_parser() -> OneLineParser:
     """Return the parser of the command's arguments."""
-    parser = OneLineParser(description="Write FOLDER/report.html anew from FOLDER/results.json and FOLDER/artifacts.")
-    parser.add_argument("folder", type=str, metavar="FOLDER", help="the output folder of a run")
+    parser = OneLineParser(
+        description="Write FOLDER/report.html anew from FOLDER/results.json and FOLDER/artifacts. Of several folders of "
+        "any experiments write one page with the paper's tables beside all of them: OUTPUT/merged.html."
+    )
+    parser.add_argument("folders", type=str, nargs="+", metavar="FOLDER", help="the output folder of a run, or several")
+    parser.add_argument("--output", type=str, default=".", metavar="DIR", help="where merged.html goes")
     return parser
 
 
@@ -22,6 +26,8 @@ def execute(options: Namespace) -> None:
     Args:
         options: The values of ``report_parser``.
     """
-    from invattn.report import write_report
+    from invattn.report import write_merged, write_report
 
-    print(f"page: {write_report(Path(options.folder)).resolve()}")
+    folders = [Path(folder) for folder in options.folders]
+    page = write_report(folders[0]) if len(folders) == 1 else write_merged(folders, Path(options.output))
+    print(f"page: {page.resolve()}")

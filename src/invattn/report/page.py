@@ -45,33 +45,44 @@ def write_report(folder: Path) -> Path:
         OSError: If the page cannot be written; an older page then stays as it is.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(f"{folder} is no folder. Give the folder that `invattn reconstruct --output` wrote.")
-    results, path = folder / "results.json", folder / "report.html"
-    value = read_json(results)
-    if is_density(value):
-        text = render_density(_density_record(value, results), folder=folder)
-    elif is_camouflage(value):
-        text = render_camouflage(_camouflage_record(value, results), folder=folder)
-    else:
-        text = render(read_record(results), folder=folder)
-    atomic_write(path, text.encode("utf-8"))
+    path = folder / "report.html"
+    atomic_write(path, render_any(read_any(folder), folder=folder).encode("utf-8"))
     _LOG.info("wrote %s", path)
     return path
 
 
-def _density_record(value: Any, path: Path) -> DensityRecord:
+def read_any(folder: Path) -> ReconstructionRecord | DensityRecord | CamouflageRecord:
+    """Read the record of a run of any experiment.
+
+    Raises:
+        DataError: If the folder has no readable ``results.json``.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder. Give the folder that `invattn reconstruct --output` wrote.")
+    results = folder / "results.json"
+    value = read_json(results)
     try:
-        return DensityRecord.from_json(value)
+        if is_density(value):
+            return DensityRecord.from_json(value)
+        if is_camouflage(value):
+            return CamouflageRecord.from_json(value)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{results}: {error}") from None
+    return read_record(results)
 
 
-def _camouflage_record(value: Any, path: Path) -> CamouflageRecord:
-    try:
-        return CamouflageRecord.from_json(value)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+def render_any(record: ReconstructionRecord | DensityRecord | CamouflageRecord, *, folder: Path) -> str:
+    """Return the page of a run of any experiment as text.
+
+    Args:
+        record: The results to show.
+        folder: Where the artifacts of the figures lie.
+    """
+    if isinstance(record, DensityRecord):
+        return render_density(record, folder=folder)
+    if isinstance(record, CamouflageRecord):
+        return render_camouflage(record, folder=folder)
+    return render(record, folder=folder)
 
 
 def render(record: ReconstructionRecord, *, folder: Path) -> str:

@@ -12,6 +12,7 @@ from invattn.records import published_reconstruction, published_rows
 SHA256 = {
     "table2": "eaf3f7abf45fcb746bdb45708b1feae0c074ecb02680255c2b429f3aa61637d1",
     "table3": "bc86f8e79ee50dfb51f159439e39b0e33052e70bb57edb21870e974c99f0a031",
+    "table4": "d54797bb73b98df149ffc9ed0f49b4147b75469e8d04ad12ea6e4feed06ee833",
     "table5": "85799cc7ab66a408c5e7aead29640c6cca23c04839a8e6ff9dc7a003cb02d854",
 }
 
