@@ -12,8 +12,8 @@ from invattn.cli.parser import OneLineParser
 def report_parser() -> OneLineParser:
     """Return the parser of the command's arguments."""
     parser = OneLineParser(
-        description="Write FOLDER/report.html anew from FOLDER/results.json and FOLDER/artifacts. Of several folders of "
-        "any experiments write one page with the paper's tables beside all of them: OUTPUT/merged.html."
+        description="Write FOLDER/report.html anew from FOLDER/results.json and FOLDER/artifacts. Of several folders, "
+        "of any experiments, write one page with the paper's tables beside all of them: OUTPUT/merged.html."
     )
     parser.add_argument("folders", type=str, nargs="+", metavar="FOLDER", help="the output folder of a run, or several")
     parser.add_argument("--output", type=str, default=".", metavar="DIR", help="where merged.html goes")
