@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help bench bench-gpu demo density-demo density-sets density-digits test test-slow lint install clean
+.PHONY: help bench bench-gpu demo density-demo density-sets density-digits camouflage-table test test-slow lint install clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -18,6 +18,7 @@ help:
 	@echo "make density-demo  train certified attention and its control on point sets; densities and samples on a page"
 	@echo "make density-sets  the table of docs/results/density_sets.md: three seeds, every control (about 10 minutes)"
 	@echo "make density-digits  the table of docs/results/digits.md: three seeds beside other libraries' flows (about 10 minutes)"
+	@echo "make camouflage-table  the 13 networks of docs/camouflage.md on generated pairs, three seeds, resumable"
 	@echo "make test       style, types, layers, tests with coverage"
 	@echo "make test-slow  the tests that take long"
 	@echo "make lint       style, types and layers only"
@@ -62,6 +63,9 @@ bench: $(STAMP)
 bench-gpu: $(STAMP)
 	$(BIN)/python benchmarks/gpu.py
 
+camouflage-table: $(STAMP)
+	$(BIN)/invattn camouflage train --data synthetic --quick --repeats 3 --resume --output camouflage-output
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -75,4 +79,4 @@ test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 -m slow
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist demo-output density-output density-sets-output density-digits-output
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist demo-output density-output density-sets-output density-digits-output camouflage-output
