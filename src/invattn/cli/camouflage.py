@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from invattn._errors import DataError
+from invattn._errors import DataError, InvAttnError
 from invattn.cli.camouflage_options import evaluate_parser, predict_parser, train_parser
 from invattn.cli.camouflage_tables import show_results, show_sets
 from invattn.cli.parser import OneLineParser
@@ -34,6 +34,7 @@ def execute(options: Namespace) -> None:
         options: The values of ``camouflage_parser``.
 
     Raises:
+        InvAttnError: If something expected went wrong, a loss that is not finite included; one line.
         KeyboardInterrupt: If the user stopped the work; its text says how to continue.
     """
     actions: dict[str, Callable[[Namespace], None]] = {"train": _train, "evaluate": _evaluate, "predict": _predict}
@@ -67,6 +68,12 @@ def _train(options: Namespace) -> None:
     page = write_report(config.output)
     show_results(record)
     print(f"page: {page.resolve()}")
+    stopped = [row for row in record.rows if row.extra.get("stopped_at") is not None]
+    if stopped:
+        raise InvAttnError(
+            f"{len(stopped)} of {len(record.rows)} trainings stopped early. {stopped[0].variant}, seed {stopped[0].seed}: "
+            f"{stopped[0].extra['stopped']}. The last saved states stay in {config.output / 'cells'}; try a smaller --lr."
+        )
 
 
 def _evaluate(options: Namespace) -> None:

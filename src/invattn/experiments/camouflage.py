@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from invattn._errors import DataError
 from invattn.checkpoints import save_model
 from invattn.evaluation.maps import mean_mask, measure_maps
 from invattn.experiments.camouflage_cells import CamouflageCell
@@ -139,8 +138,6 @@ def _record(
 ) -> CamouflageRecord:
     mean = mean_mask(data.train, side=config.image_size).numpy()
     baseline = {part.name: measure_maps(lambda _: mean, part, on_image=lambda: None) for part in data.test}
-    if all(row.extra.get("stopped_at") is not None for row in rows):
-        raise DataError("the loss of every training became NaN or infinite. Try a smaller --lr.")
     return CamouflageRecord(
         command=config.command(),
         seed=config.seed,
