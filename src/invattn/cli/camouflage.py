@@ -70,9 +70,10 @@ def _train(options: Namespace) -> None:
     print(f"page: {page.resolve()}")
     stopped = [row for row in record.rows if row.extra.get("stopped_at") is not None]
     if stopped:
+        first = stopped[0]
         raise InvAttnError(
-            f"{len(stopped)} of {len(record.rows)} trainings stopped early. {stopped[0].variant}, seed {stopped[0].seed}: "
-            f"{stopped[0].extra['stopped']}. The last saved states stay in {config.output / 'cells'}; try a smaller --lr."
+            f"{len(stopped)} of {len(record.rows)} trainings stopped early. {first.variant}, seed {first.seed}: "
+            f"{first.extra['stopped']}. The last saved states stay in {config.output / 'cells'}; try a smaller --lr."
         )
 
 
