@@ -64,6 +64,11 @@ def predict_parser() -> OneLineParser:
     return parser
 
 
+def test_sets(value: object) -> object:
+    """Parse one NAME=DIR, or each of a list: the parser of commands checks the gathered list once more."""
+    return [test_set(part) for part in value] if isinstance(value, list) else test_set(value)
+
+
 def test_set(value: object) -> tuple[str, Path]:
     """Parse NAME=DIR; a mapping with one entry, as a YAML file may hold, is valid too."""
     if isinstance(value, Mapping) and len(value) == 1:
@@ -91,7 +96,7 @@ def _add_data_options(parser: OneLineParser) -> None:
     test = (
         "a test set, a folder with Imgs and GT; may be repeated; CAMO, CHAMELEON, COD10K, NC4K are the paper's columns"
     )
-    parser.add_argument("--test", type=test_set, action="append", default=None, metavar="NAME=DIR", help=test)
+    parser.add_argument("--test", type=test_sets, action="append", default=None, metavar="NAME=DIR", help=test)
     _add(parser, "difficulty", number_from(0.0, 1.0001), "D", "synthetic: from 0, plain to see, to 1, hidden")
     _add(parser, "train_size", _COUNT, "N", "training images")
     _add(parser, "test_size", _COUNT, "N", "images of each test set")

@@ -32,6 +32,9 @@ _HARMONICS = (2, 3, 4, 5)
 _NUMBERS = 24 + 2 * len(_HARMONICS)
 _BITS = 32
 
+_ROOM = 0.1
+"""How near the mean of a picture may come to black or white."""
+
 
 class SyntheticCamouflage(MaskedImages):
     """Pairs that are a function of (part, seed, number, side, difficulty) and of nothing else.
@@ -108,6 +111,8 @@ def blend(source: Tensor, uniform: Iterator[float], *, side: int, difficulty: fl
     mean = background.mean(dim=(1, 2), keepdim=True)
     contrast = math.exp(difference * _signed(uniform, 0.15, 0.5))
     brightness = difference * _signed(uniform, 0.08, 0.25)
+    if not _ROOM <= float(mean.mean()) + brightness <= 1 - _ROOM:
+        brightness = -brightness  # black cannot get darker, nor white lighter
     tint = difference * 0.08 * torch.tensor([2 * next(uniform) - 1 for _ in range(3)])
     copy = (mean + contrast * (copy - mean) + brightness + tint[:, None, None]).clamp(0, 1)
     inside = _depth(uniform, side=side)
