@@ -1,6 +1,6 @@
 """The picture of docs/camouflage.md: generated pairs at several difficulties.
 
-    python benchmarks/camouflage_picture.py --output docs/images/camouflage.png
+python benchmarks/camouflage_picture.py --output docs/images/camouflage.png
 """
 
 from __future__ import annotations
