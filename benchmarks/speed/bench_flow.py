@@ -26,14 +26,18 @@ ENTRIES, VECTOR_WIDTH, VECTORS = 64, 128, 256
 
 def bench_flow_step(row: str, turns: Turns) -> None:
     """32 blocks 3x3 - 1x1 - 3x3 of width 64 on 16 images 3 x 32 x 32."""
+    turns.measure(row, flow_variants(BLOCKS), rounds=3, warm=1)
+
+
+def flow_variants(blocks: int) -> dict[str, Callable[[], object]]:
+    """Return the training step of a flow of so many blocks, ours and normflows'."""
     x = torch.randn(BATCH, *IMAGE)
-    own = Composed([_convolution() for _ in range(BLOCKS)])
-    peer = nn.ModuleList([_peer_convolution() for _ in range(BLOCKS)])
-    variants = {"invattn": training_step(own, own.forward_and_log_det, x)}
-    variants["normflows"] = training_step(
-        peer, _chain(peer), x, after=lambda: normflows.utils.update_lipschitz(peer, 5)
-    )
-    turns.measure(row, variants, rounds=3, warm=1)
+    own = Composed([_convolution() for _ in range(blocks)])
+    peer = nn.ModuleList([_peer_convolution() for _ in range(blocks)])
+    return {
+        "invattn": training_step(own, own.forward_and_log_det, x),
+        "normflows": training_step(peer, _chain(peer), x, after=lambda: normflows.utils.update_lipschitz(peer, 5)),
+    }
 
 
 def bench_vector_step(row: str, turns: Turns) -> None:

@@ -66,6 +66,8 @@ def markdown(content: Mapping[str, Any], *, source: str) -> str:
         found = {name: row for name, row in rows.items() if name == start or name.startswith(f"{start}[")}
         if found:
             lines += ["", f"## {title}", "", *_times(found)]
+    if "flow_profile" in rows:
+        lines += ["", "## Where the training step of the flow goes", "", *_profile(rows["flow_profile"])]
     lines += ["", "## Growth with the number of tokens", "", "![Seconds over tokens](images/benchmarks-growth.svg)", ""]
     lines += _growth(rows)
     lines += ["", "## Memory at the peak, beyond that of the process before", "", *_memory(rows), ""]
@@ -98,6 +100,18 @@ def _times(rows: Rows) -> list[str]:
                 title += f" ({row['evaluations']:.2f} evaluations, error {row['error']:.0e})"
             cells = (title, variant, _duration(median(row, variant) or 0), speed, len(seconds), shown, row["load"])
             lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
+
+
+def _profile(row: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"`python benchmarks/speed/profile_flow.py --blocks {row['blocks']}`, wall time at load {row['load']}.",
+        "",
+    ]
+    lines += ["| | seconds | operators: share of the time (calls) |", "|---|---|---|"]
+    for name, (seconds, operators) in row["profile"].items():
+        shown = ", ".join(f"{operator} {share:.0%} ({calls})" for operator, share, calls in operators)
+        lines.append(f"| {name} | {seconds:.3g} | {shown} |")
     return lines
 
 

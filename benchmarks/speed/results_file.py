@@ -56,7 +56,7 @@ def rounded(value: Any) -> Any:
         return float(f"{value:.4g}")
     if isinstance(value, dict):
         return {name: rounded(entry) for name, entry in value.items()}
-    return [rounded(entry) for entry in value] if isinstance(value, list) else value
+    return [rounded(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def default_path() -> Path:
