@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from bench_flow import flow_variants
 from results_file import ResultsFile, default_path
 
-SHOWN, STEPS = 6, 4
+SHOWN, STEPS = 6, 3
 
 
 def shares(step: Callable[[], object]) -> tuple[float, list[tuple[str, float, int]]]:
