@@ -125,3 +125,20 @@ def test_two_machines_train_together_and_the_first_one_writes(tmp_path: Path) ->
     left, right = (json.loads((tmp_path / name / "results.json").read_text())["results"] for name in ("two", "one"))
     for one, other in zip(left, right, strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_learned_noise_on_two_processes_gives_the_losses_of_one(tmp_path: Path) -> None:
+    """1e-4 nats per dimension over 10 steps: rounding alone differs."""
+    tiny = ["--data", "digits", "--dequantisation", "variational", "--blocks", "1", "--hidden-channels", "4"]
+    tiny += ["--train-size", "64", "--test-size", "8", "--batch-size", "16", "--steps", "10", "--accelerator", "cpu"]
+    found = []
+    for devices in ("1", "2"):
+        output = tmp_path / devices
+        assert main(["density", "train", *tiny, "--log-every", "0", "--devices", devices, "--output", str(output)]) == 0
+        weights = load_file(output / "model" / "none-certified" / "model.safetensors")
+        found.append((json.loads((output / "results.json").read_text())["results"][0], weights))
+    (alone, weights), (both, others) = found
+    assert both["train_loss"] == pytest.approx(alone["train_loss"], abs=1e-4)
+    assert difference(weights, others) < 1e-3
+    assert float(weights["dequantisation.head.weight"].abs().max()) > 0

@@ -31,7 +31,8 @@ class DensityMetrics:
         inverse_error_max: Largest |entry| of x - inverse(f(x)) over the test samples that were inverted.
         spectral_radius_max: Largest estimate of the spectral radius of J_g over all blocks and the samples looked at.
         unit: ``nats`` or ``bits``, of the first four and of ``estimator_error``. Bits are those of whole grey levels
-            v with uniform noise u, -log2 p(v + u) / d.
+            v: with uniform noise u, -log2 p(v + u) / d; with learned noise the evidence lower bound,
+            (-log2 p(v + u) + log2 q(u | v)) / d. The record's settings say which.
     """
 
     per_dim: float | None

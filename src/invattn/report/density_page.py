@@ -64,6 +64,7 @@ def _content(record: DensityRecord, folder: Path) -> dict[str, Any]:
         "subject_kind": subject,
         "measure": measure,
         "levels": record.data.get("levels") or 256,
+        "learned_noise": record.settings.get("dequantisation") == "variational",
         "accuracy": _accuracy(record),
         "contents": _CONTENTS[subject],
         "headline": headline(record, stored_likelihoods(folder)),
