@@ -10,15 +10,17 @@ from contextlib import contextmanager
 BENIGN_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
     (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
     (r"The '.*_dataloader' does not have many workers", UserWarning),
+    (r"(?s)Grad strides do not match bucket view strides.*grad\.sizes\(\) = \[1, ", UserWarning),
 )
-"""What Lightning itself raises in a plain fit: an outdated call of torch, and advice on reading files in parallel."""
+"""What a plain fit raises: an outdated call of torch, advice on reading files in parallel, and DDP's remark on
+gradients of matrices of one row, whose entries lie in memory as they should whatever stride the row has."""
 
 _LOGGERS = ("lightning.pytorch", "lightning.fabric")
 
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's notices and its two known benign warnings inside the block; other warnings pass."""
+    """Silence Lightning's notices and the known benign warnings inside the block; other warnings pass."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
