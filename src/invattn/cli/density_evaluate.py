@@ -102,7 +102,7 @@ def _bound_line(bound: ImportanceBound) -> str:
     name = "evidence lower bound, 1 draw" if bound.samples == 1 else f"importance-weighted bound, {bound.samples} draws"
     line = f"{name}: {bound.bits_per_dim:.4f} +- {bound.standard_error:.4f} bits per dimension"
     if bound.probe_bias:
-        line += f" (random probes make it too low by up to about {bound.probe_bias:.4f})"
+        line += f" (random probes make it too low by up to about {bound.probe_bias:.1g})"
     return line
 
 
