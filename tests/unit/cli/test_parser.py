@@ -23,7 +23,7 @@ def error_line(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("", "no command was given"),
         ("recon", "unknown command 'recon'. Did you mean reconstruct?"),
         ("reconstruct", "--output is required"),
-        ("report", "FOLDER is required"),
+        ("report", "FOLDERS is required"),
         (
             "reconstruct --output out --attention gausian",
             "--attention: unknown attention kind 'gausian'. Did you mean 'gauss",
