@@ -99,6 +99,68 @@ def test_second_derivatives_under_torch_func_are_those_of_autograd() -> None:
             torch.testing.assert_close(outer[i][j], wanted[i][j], rtol=1e-9, atol=1e-10)
 
 
+def pushed(function: Callable[..., Tensor], along: tuple[Tensor, ...]) -> Callable[..., Tensor]:
+    """Return the derivative along tangents, by forward mode, as a function of the point."""
+
+    def derivative(*point: Tensor) -> Tensor:
+        _, result = torch.func.jvp(function, point, along)  # type: ignore[misc]
+        return result  # type: ignore[no-any-return]
+
+    return derivative
+
+
+def difference(function: Callable[..., Tensor], point: tuple[Tensor, ...], along: tuple[Tensor, ...]) -> Tensor:
+    """Return the derivative along tangents by a central difference, off by 1e-10 times third derivatives."""
+    ahead, behind = (tuple(p + s * t for p, t in zip(point, along, strict=True)) for s in (1e-5, -1e-5))
+    return (function(*ahead) - function(*behind)) / 2e-5
+
+
+@pytest.mark.parametrize("kind", ["dot_product", "concatenation"])
+def test_forward_mode_of_forward_mode(kind: str) -> None:
+    """Torch switches forward mode off within the jvp of an autograd function: terms would be missing, silently."""
+    function, inputs = inverse_of(BlockCase(kind))
+    point, generator = tuple(part.detach() for part in inputs), seeded(5)
+    some = [tuple(torch.randn(p.shape, dtype=p.dtype, generator=generator) for p in point) for _ in range(3)]
+    first = pushed(function, some[0])
+    second = pushed(first, some[1])
+    wanted = difference(first, point, some[1])
+    torch.testing.assert_close(second(*point), wanted, rtol=1e-6, atol=1e-7 * float(wanted.abs().max()))
+    wanted = difference(second, point, some[2])
+    torch.testing.assert_close(
+        pushed(second, some[2])(*point), wanted, rtol=1e-6, atol=1e-7 * float(wanted.abs().max())
+    )
+
+
+def test_forward_mode_twice_of_reverse_mode() -> None:
+    function, (z, *values) = inverse_of(BlockCase("gaussian"))
+    cotangent, *along = torch.randn(3, *z.shape, dtype=z.dtype, generator=seeded(6))
+
+    def pulled(t: Tensor) -> Tensor:
+        _, pull = torch.func.vjp(lambda u: function(u, *(v.detach() for v in values)), t)  # type: ignore[misc]
+        result: Tensor = pull(cotangent)[0]
+        return result
+
+    once = pushed(pulled, (along[0],))
+    wanted = difference(once, (z.detach(),), (along[1],))
+    torch.testing.assert_close(pushed(once, (along[1],))(z.detach()), wanted, rtol=1e-6, atol=1e-8)
+
+
+def test_the_four_ways_to_all_second_derivatives_agree() -> None:
+    """Also for a batch of one, whose rows vmap expands: forward mode refuses shared memory."""
+    function, (z, *values) = inverse_of(BlockCase("concatenation"))
+
+    def by_z(t: Tensor) -> Tensor:
+        return function(t, *(value.detach() for value in values))
+
+    wanted = torch.stack(
+        [torch.autograd.functional.hessian(lambda t, i=i: by_z(t).flatten()[i], z.detach()) for i in range(z.numel())]
+    )
+    for outer in (torch.func.jacfwd, torch.func.jacrev):
+        for inner in (torch.func.jacfwd, torch.func.jacrev):
+            found = outer(inner(by_z))(z.detach())
+            torch.testing.assert_close(found.reshape(wanted.shape), wanted, rtol=1e-9, atol=1e-10)
+
+
 def check_unrolled(case: BlockCase, lipschitz: float, steps: int) -> None:
     """Compare values, first and second derivatives: L^steps is below 1e-9 for a certified case."""
     results = []

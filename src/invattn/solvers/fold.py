@@ -36,8 +36,9 @@ def folded(
     Returns:
         The result with the further axis in front, and 0, that axis: what the vmap of an autograd function returns.
     """
+    # Contiguous: forward mode refuses a batch of one sample that is expanded, whose rows share their memory.
     rows = [
-        (tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)).flatten(0, 1)
+        (tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)).flatten(0, 1).contiguous()
         for tensor, dim in zip(tensors, in_dims, strict=True)
     ]
     result = function(*rows)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invattn.functional._transforms import outer_tangents, own_primal
 from invattn.norms import get_dual_norm, get_norm
 from invattn.solvers.contraction import LinearPlan, solve_contraction
 from invattn.solvers.fold import folded
@@ -83,9 +84,10 @@ class _Inverse(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         """Return (I + J)^{-1} (dz - d_theta g dtheta)."""
-        x, *values = ctx.saved_tensors
-        push = _push(ctx.shared.branch, (x, *values), (None, *tangents[3:]))
-        return _solve_tangent(ctx.shared, _minus(tangents[0], push), x, values)
+        with outer_tangents():
+            x, *values = (own_primal(tensor) for tensor in ctx.saved_tensors)
+            push = _push(ctx.shared.branch, (x, *values), (None, *tangents[3:]))
+            return _solve_tangent(ctx.shared, _minus(tangents[0], push), x, values)
 
     @staticmethod
     def vmap(
@@ -121,14 +123,15 @@ class _Adjoint(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         """Return (I + J)^{-T} (dv - (dJ)^T w)."""
-        adjoint, x, *values = ctx.saved_tensors
+        with outer_tangents():
+            adjoint, x, *values = (own_primal(tensor) for tensor in ctx.saved_tensors)
 
-        def transposed(point: Tensor, *parameters: Tensor) -> Tensor:
-            product: Tensor = ctx.shared.branch.pull(adjoint, point, parameters)[0]
-            return product
+            def transposed(point: Tensor, *parameters: Tensor) -> Tensor:
+                product: Tensor = ctx.shared.branch.pull(adjoint, point, parameters)[0]
+                return product
 
-        push = _push(transposed, (x, *values), (tangents[1], *tangents[3:]))
-        return _solve_adjoint(ctx.shared, _minus(tangents[0], push), x, values)
+            push = _push(transposed, (x, *values), (tangents[1], *tangents[3:]))
+            return _solve_adjoint(ctx.shared, _minus(tangents[0], push), x, values)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, incoming: Tensor, x: Tensor, shared: Implicit, *values: Tensor) -> Any:
@@ -162,13 +165,14 @@ class _Tangent(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         """Return (I + J)^{-1} (du - dJ y)."""
-        tangent, x, *values = ctx.saved_tensors
+        with outer_tangents():
+            tangent, x, *values = (own_primal(tensor) for tensor in ctx.saved_tensors)
 
-        def pushed(point: Tensor, *parameters: Tensor) -> Tensor:
-            return _push(ctx.shared.branch, (point, *parameters), (tangent, *(None for _ in parameters)))
+            def pushed(point: Tensor, *parameters: Tensor) -> Tensor:
+                return _push(ctx.shared.branch, (point, *parameters), (tangent, *(None for _ in parameters)))
 
-        push = _push(pushed, (x, *values), (tangents[1], *tangents[3:]))
-        return _solve_tangent(ctx.shared, _minus(tangents[0], push), x, values)
+            push = _push(pushed, (x, *values), (tangents[1], *tangents[3:]))
+            return _solve_tangent(ctx.shared, _minus(tangents[0], push), x, values)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, incoming: Tensor, x: Tensor, shared: Implicit, *values: Tensor) -> Any:
