@@ -38,8 +38,8 @@ class AffinePrior(nn.Module):
         super().__init__()
         self.limit = limit
         last = nn.Conv2d(hidden_channels, 2 * leaving, 3, padding=1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias) if last.bias is not None else None
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
         self.net = nn.Sequential(
             nn.Conv2d(kept, hidden_channels, 3, padding=1),
             nn.SiLU(),
