@@ -22,10 +22,7 @@ def token_norm(x: Tensor) -> Tensor:
     Returns:
         A tensor with shape (B,), in the units of x. NaN where a token holds one.
     """
-    tokens = x.flatten(2).mT if x.dim() == 4 else x
-    # Scaling by the largest entry keeps the squares finite at any finite input.
-    safe = tokens.abs().flatten(1).amax(dim=1).clamp_min(1.0)
-    norms: Tensor = torch.linalg.vector_norm(tokens / _beside(safe, tokens), dim=-1)
+    norms, safe = _norms_of_tokens(x)
     return norms.flatten(1).amax(dim=1) * safe if norms.dim() > 1 else norms * safe
 
 
@@ -53,9 +50,7 @@ def token_sum_norm(x: Tensor) -> Tensor:
     Returns:
         A tensor with shape (B,), in the units of x. NaN where a token holds one.
     """
-    tokens = x.flatten(2).mT if x.dim() == 4 else x
-    safe = tokens.abs().flatten(1).amax(dim=1).clamp_min(1.0)
-    norms: Tensor = torch.linalg.vector_norm(tokens / _beside(safe, tokens), dim=-1)
+    norms, safe = _norms_of_tokens(x)
     return norms.flatten(1).sum(dim=1) * safe if norms.dim() > 1 else norms * safe
 
 
@@ -105,6 +100,18 @@ def count_tokens(shape: Sequence[int]) -> int:
     if len(shape) in (1, 2):
         return 1 if len(shape) == 1 else shape[0]
     raise ValueError(f"the shape of a sample is (N, C), (C, H, W) or (C,); got {tuple(shape)}.")
+
+
+def _norms_of_tokens(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return |x_i|_2 / s with shape (B, N), (B,) for single tokens, and the scale s of each sample, shape (B,).
+
+    Scaling by the largest entry keeps the squares finite at any finite input.
+    """
+    # Norms over a last axis that is not contiguous, as that of an image's tokens, take ten times as long.
+    tokens = (x.flatten(2).mT if x.dim() == 4 else x).contiguous()
+    safe = tokens.abs().flatten(1).amax(dim=1).clamp_min(1.0)
+    norms: Tensor = torch.linalg.vector_norm(tokens / _beside(safe, tokens), dim=-1)
+    return norms, safe
 
 
 def _beside(numbers: Tensor, x: Tensor) -> Tensor:

@@ -142,6 +142,11 @@ class _Gradient(torch.autograd.Function):
         return _folded(_Gradient, (side, causal), info.batch_size, in_dims[2:], tensors)
 
 
+_VECTOR = 16
+"""Numbers in a register of 512 bits, single precision."""
+
+_ROWS_WORTH_FILLING = 512
+
 _ROLES = {"row": ("x", "y", "b", "a"), "column": ("y", "x", "a", "b")}
 """What query, key, value and cotangent are in Phi of :mod:`invattn.functional.response_tiles`."""
 
@@ -191,8 +196,21 @@ def _column(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
 
 def _same_width(*tensors: Tensor) -> list[Tensor]:
     """Return tensors as the fused kernels take them: equally wide, the last axis contiguous."""
-    width = max(tensor.shape[-1] for tensor in tensors)
-    return [F.pad(tensor, (0, width - tensor.shape[-1])).contiguous() for tensor in tensors]
+    width = _quick_width(max(tensor.shape[-1] for tensor in tensors), rows=tensors[0].shape[-2])
+    return [
+        (F.pad(tensor, (0, width - tensor.shape[-1])) if tensor.shape[-1] < width else tensor).contiguous()
+        for tensor in tensors
+    ]
+
+
+def _quick_width(width: int, *, rows: int) -> int:
+    """Return the width to which zeros are added: the next multiple of 16 where that is quicker.
+
+    Measured for 3 to 64 channels: products of matrices with fewer than 16 columns take longer than those with 16; above
+    that a gap of at most 4 is worth filling. For few rows the copies cost more than is gained.
+    """
+    full = -(-width // _VECTOR) * _VECTOR
+    return full if rows >= _ROWS_WORTH_FILLING and (width < _VECTOR or full - width <= _VECTOR // 4) else width
 
 
 def _folded(

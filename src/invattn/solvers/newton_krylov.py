@@ -71,7 +71,7 @@ class NewtonKrylov(Solver):
         for step in range(self.max_steps + 1):
             defect = state.target - state.point - image
             size = state.norm(defect)
-            active = ~state.record(size, image, step=step, early_stop=True)
+            active = ~state.record(size, step=step, early_stop=True)
             state.keep(active)
             branch = rows_of(branch, active)
             if step == self.max_steps or state.active.numel() == 0:

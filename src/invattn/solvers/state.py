@@ -18,7 +18,14 @@ Measured, not proven: up to 4.1 were seen for 256 channels and 512 tokens; four 
 
 
 class SolveState:
-    """Points and reports of a solve: full-length results and the still active rows."""
+    """The points of the active rows, and the reports of all; a row is written to its report when it ends.
+
+    Attributes:
+        active: Which samples are active, shape (A,).
+        point: Their points; never changed in place.
+        target: z of the active rows.
+        tolerance: What the norm of their defects must reach, shape (A,).
+    """
 
     def __init__(self, target: Tensor, start: Tensor, tolerance: Tensor, *, refine: int, norm: str) -> None:
         self.norm = get_norm(norm)
@@ -26,42 +33,48 @@ class SolveState:
         self.active = torch.arange(batch, device=target.device)
         self.target, self.point, self.tolerance = target, start, tolerance
         self._all_targets, self._limits = target, tolerance
+        self._best = start
+        self._least = torch.full((batch,), torch.inf, dtype=target.dtype, device=target.device)
+        self._first: Tensor | None = None
         self._left = torch.full((batch,), refine, dtype=torch.long, device=target.device)
-        self._value = start.clone()
-        self._first = torch.full((batch,), torch.inf, dtype=target.dtype, device=target.device)
-        self._residual = self._first.clone()
-        self._image_norm = torch.zeros_like(self._residual)
-        self._steps = torch.zeros(batch, dtype=torch.long, device=target.device)
-        self._further = torch.zeros_like(self._steps)
-        self._status = torch.full((batch,), int(Status.MAX_STEPS), dtype=torch.long, device=target.device)
+        self._reached = torch.full((batch,), int(Status.MAX_STEPS), dtype=torch.long, device=target.device)
+        self._value = torch.empty_like(start)
+        self._residual, self._first_residual = torch.empty_like(self._least), torch.empty_like(self._least)
+        self._status = self._reached.clone()
+        self._steps, self._further = torch.zeros_like(self._status), torch.zeros_like(self._status)
+        self._step = 0
 
-    def record(self, size: Tensor, image: Tensor, *, step: int, early_stop: bool) -> Tensor:
-        """Take note of the defects of the active rows; return which of them have ended."""
-        rows = self.active
-        if step == 0:
-            self._first[rows] = size
+    def record(self, size: Tensor, *, step: int, early_stop: bool) -> Tensor:
+        """Take note of the defects of the active rows, shape (A,); return which of them have ended."""
+        self._step = step
+        if self._first is None:
+            self._first = size
         finite = size.isfinite()
-        better = finite & (size < self._residual[rows]) if early_stop else torch.ones_like(finite)
-        better |= ~self._residual[rows].isfinite()
-        chosen = rows[better]
-        self._value[chosen] = self.point[better]
-        self._residual[chosen] = size[better]
-        self._image_norm[chosen] = self.norm(image[better])
-        self._steps[rows] = step
-        blown = size > _BLOW_UP * (self._first[rows] + self.tolerance)
-        self._status[rows[~finite]] = int(Status.NON_FINITE)
+        better = ~self._least.isfinite()
+        better |= finite & (size < self._least) if early_stop else True
+        if bool(better.all()):
+            self._best, self._least = self.point, size
+        else:
+            self._best = torch.where(better.reshape(-1, *(1 for _ in self.point.shape[1:])), self.point, self._best)
+            self._least = torch.where(better, size, self._least)
+        self._reached = torch.where(finite, self._reached, int(Status.NON_FINITE))
         if not early_stop:
             return ~finite
-        self._status[rows[blown]] = int(Status.DIVERGED)
-        reached = self._residual[rows] <= self.tolerance
-        done = reached & (self._left[rows] <= 0)
-        self._left[rows[reached]] -= 1
+        blown = size > _BLOW_UP * (self._first + self.tolerance)
+        self._reached = torch.where(blown, int(Status.DIVERGED), self._reached)
+        reached = self._least <= self.tolerance
+        done = reached & (self._left <= 0)
+        self._left = self._left - reached.long()
         return ~finite | blown | done
 
     def keep(self, rows: Tensor) -> None:
-        """Drop the ended rows."""
+        """Drop the ended rows: all but these of the active ones, shape (A,), bool."""
+        self._report(~rows)
         self.active, self.point = self.active[rows], self.point[rows]
         self.target, self.tolerance = self.target[rows], self.tolerance[rows]
+        self._best, self._least, self._reached = self._best[rows], self._least[rows], self._reached[rows]
+        self._left = self._left[rows]
+        self._first = None if self._first is None else self._first[rows]
 
     def count_further(self, evaluations: Tensor) -> None:
         """Add evaluations of g of the active rows, shape (A,), to the one that each point and each update has."""
@@ -69,27 +82,41 @@ class SolveState:
 
     def stall(self, rows: Tensor) -> None:
         """Take note that these of the active rows found no better point."""
-        self._status[self.active[rows]] = int(Status.STALLED)
+        self._reached = torch.where(rows, int(Status.STALLED), self._reached)
 
     def solution(self, lipschitz: float | None) -> Solution:
         """Assemble the result."""
+        self.keep(torch.zeros_like(self.active, dtype=torch.bool))
         residual = self._residual
         non_finite = self._status == Status.NON_FINITE
         converged = (residual <= self._limits) & ~non_finite
         self._status[converged] = int(Status.CONVERGED)
-        worse = ~converged & ~non_finite & ~(residual <= self._first)
+        worse = ~converged & ~non_finite & ~(residual <= self._first_residual)
         self._status[worse] = int(Status.DIVERGED)
-        bound = None
-        if lipschitz is not None:
-            unit = torch.finfo(residual.dtype).eps / 2
-            sizes = self.norm(self._value) + self._image_norm + self.norm(self._all_targets)
-            bound = (residual + ROUNDING_CONSTANT * unit * sizes) / (1 - lipschitz)
         return Solution(
             value=self._value,
             converged=converged,
             residual=residual,
             num_steps=self._steps,
-            error_bound=bound,
+            error_bound=None if lipschitz is None else self._rounded_residual() / (1 - lipschitz),
             status=self._status,
             further_evaluations=self._further,
+        )
+
+    def _report(self, rows: Tensor) -> None:
+        """Write down what was reached in these of the active rows."""
+        ended = self.active[rows]
+        if ended.numel() == 0:
+            return
+        self._value[ended], self._residual[ended] = self._best[rows], self._least[rows]
+        self._status[ended], self._steps[ended] = self._reached[rows], self._step
+        if self._first is not None:
+            self._first_residual[ended] = self._first[rows]
+
+    def _rounded_residual(self) -> Tensor:
+        """Return residual + gamma u (|x| + |g(x)| + |z|), where |g(x)| <= |z - x| + residual, shape (B,)."""
+        unit = torch.finfo(self._residual.dtype).eps / 2
+        image = self.norm(self._all_targets - self._value) + self._residual
+        return self._residual + ROUNDING_CONSTANT * unit * (
+            self.norm(self._value) + image + self.norm(self._all_targets)
         )

@@ -8,6 +8,7 @@ the rows of finished samples when told.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,88 +62,111 @@ class AndersonStepper(Stepper):
     def __init__(self, *, depth: int, patience: int | None) -> None:
         self._depth = depth
         self._patience = patience
-        self._point: Tensor | None = None
-        self._defect: Tensor | None = None
-        self._size: Tensor | None = None
-        self._best: tuple[Tensor, Tensor, Tensor] | None = None
-        self._mixed: Tensor | None = None
-        self._mixing: Tensor | None = None
-        self._moves: list[Tensor] = []
-        self._changes: list[Tensor] = []
+        self._last: _Last | None = None
+        self._history: _History | None = None
+        self._proposals = 0
 
     def propose(self, point: Tensor, defect: Tensor, size: Tensor, tolerance: Tensor) -> Tensor:
-        if self._point is None or self._defect is None or self._size is None:
-            return self._begin(point, defect, size)
-        assert self._best is not None
-        assert self._mixed is not None
-        assert self._mixing is not None
-        self._moves = [*self._moves, point - self._point][-self._depth :]
-        self._changes = [*self._changes, defect - self._defect][-self._depth :]
-        rejected = self._mixed & ~(size < self._best[2])
-        better = (size < self._best[2]) | ~(self._mixed | rejected)
-        self._best = _where(better, (point, defect, size), self._best)
-        self._mixing = self._mixing | self._is_slow(size, tolerance)
-        mix = self._mixing & ~rejected
+        last, self._proposals = self._last, self._proposals + 1
+        if last is None:
+            none = torch.zeros_like(size, dtype=torch.bool)
+            self._last = _Last(point, defect, size, mixed=none, mixing=none if self._patience is not None else ~none)
+            return point + defect
+        if self._history is None:
+            self._history = _History(point, depth=self._depth)
+        rejected = last.mixed & ~(size < last.size)
+        some_rejected = bool(rejected.any())
+        if some_rejected:  # back to the point before, which is the best one
+            column = rejected[:, None]
+            point, defect = torch.where(column, last.point, point), torch.where(column, last.defect, defect)
+            size = torch.where(rejected, last.size, size)
+        self._history.add(point - last.point, defect - last.defect)
+        if some_rejected:
+            self._history.forget(rejected)
+        mixing = last.mixing | self._is_slow(size, last.size, tolerance)
+        mix = mixing & ~rejected
         following = point + defect
         if bool(mix.any()):
-            following = torch.where(mix[:, None], following - self._correction(defect), following)
-        if bool(rejected.any()):
-            column = rejected[:, None]
-            following = torch.where(column, self._best[0] + self._best[1], following)
-            point = torch.where(column, self._best[0], point)
-            defect = torch.where(column, self._best[1], defect)
-            size = torch.where(rejected, self._best[2], size)
-            self._moves = [torch.where(column, 0, move) for move in self._moves]
-            self._changes = [torch.where(column, 0, change) for change in self._changes]
-        self._point, self._defect, self._size, self._mixed = point, defect, size, mix
+            following = following - self._history.correction(defect, mix)
+        self._last = _Last(point, defect, size, mixed=mix, mixing=mixing)
         return following
 
     def keep(self, rows: Tensor) -> None:
-        if self._point is None or self._defect is None or self._size is None:
-            return
-        assert self._best is not None
-        assert self._mixed is not None
-        assert self._mixing is not None
-        self._point, self._defect, self._size = self._point[rows], self._defect[rows], self._size[rows]
-        self._best = (self._best[0][rows], self._best[1][rows], self._best[2][rows])
-        self._mixed, self._mixing = self._mixed[rows], self._mixing[rows]
-        self._moves = [move[rows] for move in self._moves]
-        self._changes = [change[rows] for change in self._changes]
+        if self._last is not None:
+            self._last = _Last(*(tensor[rows] for tensor in self._last))
+        if self._history is not None:
+            self._history.keep(rows)
 
-    def _begin(self, point: Tensor, defect: Tensor, size: Tensor) -> Tensor:
-        self._point, self._defect, self._size = point, defect, size
-        self._best = (point, defect, size)
-        self._mixed = torch.zeros_like(size, dtype=torch.bool)
-        self._mixing = torch.full_like(self._mixed, self._patience is None)
-        return point + defect
-
-    def _is_slow(self, size: Tensor, tolerance: Tensor) -> Tensor:
+    def _is_slow(self, size: Tensor, previous: Tensor, tolerance: Tensor) -> Tensor:
         """Whether plain steps at the observed ratio would take longer than the patience allows."""
-        if self._patience is None or len(self._moves) < 2:
+        if self._patience is None or self._proposals < 3:
             return torch.zeros_like(size, dtype=torch.bool)
-        assert self._size is not None
-        return size * (size / self._size) ** self._patience > tolerance
+        return size * (size / previous) ** self._patience > tolerance
 
-    def _correction(self, defect: Tensor) -> Tensor:
-        """Return sum_k gamma_k (dx_k + dr_k), gamma minimising |r - sum_k gamma_k dr_k|_2, shape (A, D)."""
-        changes = torch.stack(self._changes, dim=1)
-        gram = (changes @ changes.mT).double()
-        right = (changes @ defect[..., None]).double()
-        length = gram.diagonal(dim1=-2, dim2=-1).sqrt()
+
+class _Last(NamedTuple):
+    """What the last step started from: the best point so far.
+
+    Attributes:
+        point: x with shape (A, D).
+        defect: r with shape (A, D).
+        size: The norm of r, shape (A,).
+        mixed: Whether that step was mixed, shape (A,), bool.
+        mixing: Whether the sample is mixed from now on, shape (A,), bool.
+    """
+
+    point: Tensor
+    defect: Tensor
+    size: Tensor
+    mixed: Tensor
+    mixing: Tensor
+
+
+class _History:
+    """The last differences dx and dr of every sample, in space that is taken once, and the products <dr_k, dr_l>.
+
+    Args:
+        like: Points with shape (A, D).
+        depth: m, how many differences are kept.
+    """
+
+    def __init__(self, like: Tensor, *, depth: int) -> None:
+        rows, width = like.shape
+        self._changes = like.new_zeros(rows, depth, width)  # dr
+        self._steps = like.new_zeros(rows, depth, width)  # dx + dr
+        self._gram = like.new_zeros(rows, depth, depth, dtype=torch.float64)
+        self._next = 0
+
+    def add(self, move: Tensor, change: Tensor) -> None:
+        """Put dx and dr in the place of the oldest ones, shape (A, D)."""
+        place = self._next
+        self._next = (place + 1) % self._changes.shape[1]
+        self._changes[:, place] = change
+        torch.add(move, change, out=self._steps[:, place])
+        products = (self._changes @ change[..., None])[..., 0].to(self._gram.dtype)
+        self._gram[:, place], self._gram[:, :, place] = products, products
+
+    def forget(self, rows: Tensor) -> None:
+        """Drop everything of these rows, shape (A,), bool."""
+        self._changes[rows], self._steps[rows], self._gram[rows] = 0, 0, 0
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all but these rows, shape (A,), bool."""
+        self._changes, self._steps, self._gram = self._changes[rows], self._steps[rows], self._gram[rows]
+
+    def correction(self, defect: Tensor, mix: Tensor) -> Tensor:
+        """Return sum_k gamma_k (dx_k + dr_k), gamma minimising |r - sum_k gamma_k dr_k|_2, shape (A, D).
+
+        Args:
+            defect: r with shape (A, D).
+            mix: Rows of which it is wanted, shape (A,), bool; zero for the others.
+        """
+        right = (self._changes @ defect[..., None]).to(self._gram.dtype)
+        length = self._gram.diagonal(dim1=-2, dim2=-1).sqrt()
         length = torch.where(length > 0, length, 1)[..., None]
         ridge = 8 * torch.finfo(defect.dtype).eps
-        scaled = gram / (length * length.mT) + ridge * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+        scaled = self._gram / (length * length.mT)
+        scaled.diagonal(dim1=-2, dim2=-1).add_(ridge)
         gamma = torch.linalg.solve_ex(scaled, right / length)[0] / length
-        steps = torch.stack(self._moves, dim=1) + changes
-        return torch.nan_to_num(gamma).to(defect.dtype).mT.matmul(steps)[:, 0]
-
-
-def _where(
-    rows: Tensor, first: tuple[Tensor, Tensor, Tensor], second: tuple[Tensor, Tensor, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    column = rows[:, None]
-    return (
-        torch.where(column, first[0], second[0]),
-        torch.where(column, first[1], second[1]),
-        torch.where(rows, first[2], second[2]),
-    )
+        gamma = torch.where(mix[:, None, None], torch.nan_to_num(gamma), 0).to(defect.dtype)
+        return (gamma.mT @ self._steps)[:, 0]

@@ -34,3 +34,11 @@ def test_what_is_not_finite_is_seen_in_its_own_sample() -> None:
         tokens = torch.ones(3, 2, 2)
         tokens[1, 0, 1] = damage
         assert token_norm(tokens).isfinite().tolist() == [True, False, True]
+
+
+def test_the_layout_in_memory_does_not_matter() -> None:
+    image = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    tokens = image.flatten(2).mT
+    assert not tokens.is_contiguous()
+    assert torch.equal(token_norm(image), token_norm(tokens.contiguous()))
+    assert torch.equal(token_norm(tokens), token_norm(tokens.contiguous()))

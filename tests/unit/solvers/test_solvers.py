@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invattn import Solution, Status
+from invattn._conditions import PerSample
 from invattn.solvers import Adaptive, Anderson, NewtonKrylov, Picard
 from invattn.solvers.steppers import AndersonStepper
 from invattn.solvers.tolerance import Tolerance
@@ -96,6 +97,44 @@ def test_rows_that_are_dropped_take_their_history_with_them() -> None:
         defect = targets[1:] - y - y @ matrix.mT
         y = alone.propose(y, defect, defect.norm(dim=1), tolerance[1:])
         torch.testing.assert_close(x[-1:], y, rtol=1e-12, atol=1e-12)
+
+
+def test_the_history_is_written_into_the_same_space_at_every_step() -> None:
+    matrix = torch.diag(torch.tensor([0.9, -0.5, 0.3], dtype=torch.float64))
+    b = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
+    stepper, x, places = AndersonStepper(depth=2, patience=None), b, []
+    for _ in range(6):
+        defect = b - x - x @ matrix.mT
+        x = stepper.propose(x, defect, defect.norm(dim=1), torch.full((1,), 1e-12, dtype=torch.float64))
+        if stepper._history is not None:
+            places.append((stepper._history._changes.data_ptr(), stepper._history._steps.data_ptr()))
+    assert len(places) == 5
+    assert len(set(places)) == 1
+
+
+@pytest.mark.parametrize("depth", [1, 5])
+def test_slow_samples_are_mixed_at_any_depth(depth: int) -> None:
+    """x -> -0.9 x: the ratio predicts over a hundred plain steps, one difference is all that mixing needs."""
+    solution = Adaptive(depth=depth).solve(lambda x: 0.9 * x, torch.ones(2, 3, 1, dtype=torch.float64))
+    assert solution.converged.all()
+    assert int(solution.evaluations.max()) <= 8
+
+
+def test_a_sample_that_has_ended_is_not_evaluated_again() -> None:
+    """Each sample has its own speed; the evaluations that the report counts are those that were made."""
+    speed = torch.tensor([0.0, 0.1, 0.5, 0.9], dtype=torch.float64).view(4, 1, 1)
+    rows: list[int] = []
+
+    def counted(x: Tensor, own: Tensor) -> Tensor:
+        rows.append(x.shape[0])
+        return own * x.sin()
+
+    solution = Picard(max_steps=400).solve(PerSample(counted, speed), torch.ones(4, 2, 1, dtype=torch.float64))
+    assert solution.converged.all()
+    assert sum(rows) == int(solution.evaluations.sum())
+    assert solution.evaluations.tolist() == sorted(solution.evaluations.tolist())
+    exact = solution.value + speed * solution.value.sin()
+    assert float((exact - 1).abs().max()) <= 4e-12
 
 
 def test_a_mixed_step_that_does_harm_is_taken_back() -> None:
