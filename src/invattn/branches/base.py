@@ -12,9 +12,10 @@ from invattn._conditions import Condition, bind
 from invattn._errors import CertificateError
 from invattn.functional import Choice
 from invattn.lipschitz import LipschitzBound
+from invattn.logdet import Linearisable, Transpose, linearised_by_graph
 
 
-class Branch(nn.Module, ABC):
+class Branch(nn.Module, Linearisable, ABC):
     """A map g over tokens or images; ``x + g(x)`` is a bijection where g is a contraction.
 
     Samples of a batch are independent of each other: a solver may evaluate any subset of them.
@@ -36,6 +37,9 @@ class Branch(nn.Module, ABC):
         What depends on the weights alone is computed once; the values are those of forward.
         """
         return self
+
+    def linearised(self, x: Tensor) -> tuple[Tensor, Transpose]:
+        return linearised_by_graph(self, x)
 
     def given(self, context: Tensor) -> Self:
         """Return a view of this branch at a context; it shares the parameters and leaves this one as it is.

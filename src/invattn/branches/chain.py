@@ -8,17 +8,57 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from invattn.functional._transforms import transforms_active
 from invattn.lipschitz import Activation, Factor, held_scale
+from invattn.logdet import Transpose
 
 
 def run_chain(x: Tensor, maps: Sequence[Callable[[Tensor], Tensor]], activations: Sequence[Activation]) -> Tensor:
     """Return maps and activations by turns, applied to x; with as many of both, an activation comes first."""
-    ahead = len(activations) - len(maps)
-    for index, function in enumerate(maps):
-        if index + ahead >= 0:
-            x = activations[index + ahead](x)
-        x = function(x)
+    for activation, function in _by_turns(maps, activations):
+        x = function(x if activation is None else activation(x))
     return x
+
+
+def linearise_chain(
+    x: Tensor,
+    maps: Sequence[Callable[[Tensor], Tensor]],
+    activations: Sequence[Activation],
+    *,
+    transposes: Sequence[Callable[[Tensor], Tensor]],
+) -> tuple[Tensor, Transpose]:
+    """Return what :func:`run_chain` does, with its graph, and v -> J^T v at x without one.
+
+    The slopes of the activations are computed once, not in every product.
+
+    Args:
+        x: The point.
+        maps: Affine maps.
+        activations: What stands between them.
+        transposes: Of the linear part of each map.
+    """
+    point, steps = x, []
+    for (activation, function), transpose in zip(_by_turns(maps, activations), transposes, strict=True):
+        steps.append((transpose, None if activation is None else activation.derivative(x.detach())))
+        x = function(x if activation is None else activation(x))
+
+    @torch.no_grad()
+    def transposed(vector: Tensor) -> Tensor:
+        for back, slope in reversed(steps):
+            vector = back(vector)
+            if slope is not None:
+                vector = vector * slope if transforms_active() else vector.mul_(slope)
+        return vector.to(point.dtype)
+
+    return x, transposed
+
+
+def _by_turns(
+    maps: Sequence[Callable[[Tensor], Tensor]], activations: Sequence[Activation]
+) -> list[tuple[Activation | None, Callable[[Tensor], Tensor]]]:
+    """Return each map with the activation before it; the first one has none where there are as many less one."""
+    before: list[Activation | None] = [None] * (len(maps) - len(activations))
+    return list(zip([*before, *activations], maps, strict=True))
 
 
 def chain_scale(norms: Sequence[Tensor], activations: Sequence[Activation], *, lipschitz: float) -> Tensor:

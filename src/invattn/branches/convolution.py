@@ -13,16 +13,19 @@ from torch import Tensor, nn
 from invattn._conditions import PerSample
 from invattn._names import check_name
 from invattn.branches.base import Branch
-from invattn.branches.chain import activation_factors, chain_scale, run_chain
+from invattn.branches.chain import activation_factors, chain_scale, linearise_chain, run_chain
 from invattn.branches.context import make_shift, shifted, shifts_of, split_shift
 from invattn.functional import (
     PADDINGS,
+    arranged,
     convolution_norm,
     convolution_norm_method,
     convolution_token_norm,
     convolve,
+    transposed_convolution,
 )
 from invattn.lipschitz import Activation, Factor, LipschitzBound, make_activation, product_bound
+from invattn.logdet import Transpose
 from invattn.norms import get_norm
 
 
@@ -140,15 +143,24 @@ class CertifiedConvolution(Branch):
         run = partial(self._apply_chain, weights=self._weights())
         return run if self.context is None else PerSample(run, self.context.at_present_context())
 
+    def linearised(self, x: Tensor) -> tuple[Tensor, Transpose]:
+        weights = self._weights()
+        backwards = [transposed_convolution(weight, padding=self.padding.mode) for weight in weights]
+        maps = self._maps(x, shifts_of(self.context, x), weights)
+        return linearise_chain(arranged(x), maps, self._parts()[1], transposes=backwards)
+
     def _apply_chain(self, x: Tensor, shift: Tensor | None = None, *, weights: Sequence[Tensor]) -> Tensor:
+        maps = self._maps(x, shift, weights)
+        return run_chain(arranged(x), maps, self._parts()[1])
+
+    def _maps(self, x: Tensor, shift: Tensor | None, weights: Sequence[Tensor]) -> list[Callable[[Tensor], Tensor]]:
         self.check_input(x)
-        layers, activations = self._parts()
+        layers, _ = self._parts()
         shifts = split_shift(shift, [layer.out_channels for layer in layers])
-        maps = [
+        return [
             partial(self._convolve, weight=weight, bias=layer.bias, shift=own)
             for weight, layer, own in zip(weights, layers, shifts, strict=True)
         ]
-        return run_chain(x, maps, activations)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, shift: Tensor | None) -> Tensor:
         return shifted(convolve(x, weight, bias=bias, padding=self.padding.mode), shift)

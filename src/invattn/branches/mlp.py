@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from invattn._conditions import PerSample
 from invattn.branches.base import Branch
-from invattn.branches.chain import activation_factors, chain_scale, run_chain
+from invattn.branches.chain import activation_factors, chain_scale, linearise_chain, run_chain
 from invattn.branches.context import make_shift, shifted, shifts_of, split_shift
 from invattn.functional import spectral_norm
 from invattn.lipschitz import Activation, Factor, LipschitzBound, make_activation, product_bound
+from invattn.logdet import Transpose
 from invattn.norms import get_norm
 
 
@@ -97,15 +98,23 @@ class CertifiedMLP(Branch):
         run = partial(self._apply_chain, weights=self._weights())
         return run if self.context is None else PerSample(run, self.context.at_present_context())
 
+    def linearised(self, x: Tensor) -> tuple[Tensor, Transpose]:
+        weights = self._weights()
+        backwards = [partial(F.linear, weight=weight.detach().mT) for weight in weights]
+        maps = self._maps(x, shifts_of(self.context, x), weights)
+        return linearise_chain(x, maps, self._parts()[1], transposes=backwards)
+
     def _apply_chain(self, x: Tensor, shift: Tensor | None = None, *, weights: Sequence[Tensor]) -> Tensor:
+        return run_chain(x, self._maps(x, shift, weights), self._parts()[1])
+
+    def _maps(self, x: Tensor, shift: Tensor | None, weights: Sequence[Tensor]) -> list[Callable[[Tensor], Tensor]]:
         self.check_input(x)
-        layers, activations = self._parts()
+        layers, _ = self._parts()
         shifts = split_shift(shift, [layer.out_features for layer in layers])
-        maps = [
+        return [
             partial(_linear, weight=weight, bias=layer.bias, shift=own)
             for weight, layer, own in zip(weights, layers, shifts, strict=True)
         ]
-        return run_chain(x, maps, activations)
 
     def lipschitz_bound(self) -> LipschitzBound:
         """Return the product over the chain from the weights as forward multiplies them, in float64 with a margin."""

@@ -3,7 +3,9 @@
 from invattn.functional.attention import attend as attend
 from invattn.functional.attention import explain as explain
 from invattn.functional.convolution import PADDINGS as PADDINGS
+from invattn.functional.convolution import arranged as arranged
 from invattn.functional.convolution import convolve as convolve
+from invattn.functional.convolution import transposed_convolution as transposed_convolution
 from invattn.functional.convolution_norm import convolution_norm as convolution_norm
 from invattn.functional.convolution_norm import convolution_norm_method as convolution_norm_method
 from invattn.functional.convolution_norm import convolution_token_norm as convolution_token_norm

@@ -14,6 +14,11 @@ def transforms_active() -> bool:
     return bool(torch._C._are_functorch_transforms_active())
 
 
+def plain_autograd() -> bool:
+    """Whether derivatives are those of autograd backwards alone: no transform, no forward mode, no compilation."""
+    return not (transforms_active() or torch.compiler.is_compiling() or forward_ad._current_level >= 0)
+
+
 def outer_tangents() -> AbstractContextManager[None]:
     """Let the jvp of an autograd function be differentiated forwards itself, by a torch.func.jvp around it.
 

@@ -11,12 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invattn._names import check_name
+from invattn.lipschitz.lip_swish import DIVISOR, lip_swish, lip_swish_slope
 
 SWISH_SLOPE = 1.099839320128867
 """The largest slope of x sigmoid(x): 1/2 + u/4 at u tanh(u/2) = 2 (rounded up); x sigmoid(b x) has it for every b."""
 
 GELU_SLOPE = 0.5 * (1 + math.erf(1.0)) + math.exp(-1.0) / math.sqrt(math.pi)
 """The largest slope of x Phi(x), 1.1289: Phi(x) + x phi(x) at x = sqrt(2)."""
+
+
+_LEAST_SHARPNESS = 1e-12
+"""Of b in LipSwish, so that 1 / b stays finite."""
 
 
 class Activation(nn.Module, ABC):
@@ -29,6 +34,13 @@ class Activation(nn.Module, ABC):
     def __call__(self, x: Tensor) -> Tensor:
         result: Tensor = super().__call__(x)
         return result
+
+    @torch.no_grad()
+    def derivative(self, x: Tensor) -> Tensor:
+        """Return the derivative at every entry, shape of x, without a graph."""
+        value, back = torch.func.vjp(self, x)  # type: ignore[misc]
+        slopes: Tensor = back(torch.ones_like(value))[0]
+        return slopes
 
     @property
     @abstractmethod
@@ -76,10 +88,17 @@ class LipSwish(Activation):
 
     @property
     def lipschitz(self) -> float:
-        return SWISH_SLOPE / 1.1
+        return SWISH_SLOPE / DIVISOR
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(F.softplus(self.beta) * x) / 1.1
+        return lip_swish(x, self._sharpness())
+
+    @torch.no_grad()
+    def derivative(self, x: Tensor) -> Tensor:
+        return lip_swish_slope(x, self._sharpness())
+
+    def _sharpness(self) -> Tensor:
+        return F.softplus(self.beta).clamp_min(_LEAST_SHARPNESS)
 
 
 class LeakyReLU(Activation):

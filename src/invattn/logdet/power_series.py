@@ -18,7 +18,7 @@ class PowerSeries(LogDetEstimator):
     """log det(I + J) ~ mean over probes v of sum_{k=1}^{n} (-1)^{k+1} v^T J^k v / k.
 
     The value has the bias of the terms that are cut; :class:`RussianRoulette` has none. The gradient is the Neumann
-    form, the derivative of the truncated series in expectation: n first-order products without a graph and one
+    form, the derivative of the truncated series in expectation: n - 1 first-order products without a graph and one
     second-order product a probe.
 
     Attributes:

@@ -11,6 +11,7 @@ from torch import Tensor
 from invattn._names import check_name
 from invattn.lipschitz import held_estimates
 from invattn.logdet.base import LogDetEstimate, standard_error
+from invattn.logdet.linearised import Transpose, linearised
 from invattn.logdet.shard import Shard
 
 PROBES = ("rademacher", "gaussian")
@@ -47,7 +48,8 @@ def probed_series(
     """Return the mean over probes v of sum_k (-1)^{k+1} v^T J^k v / (k P_k).
 
     The gradient is the Neumann form, w^T dJ v with w = sum_{k<n} (-J^T)^k v / P_{k+1}: the derivative of the series in
-    expectation. A probe needs n first-order products without a graph and one second-order product.
+    expectation. A probe needs n - 1 first-order products without a graph and one second-order product, in which the
+    last term is found too (where no gradient is wanted, n first-order products).
 
     Args:
         branch: g, from (B, ...) to (B, ...).
@@ -63,25 +65,36 @@ def probed_series(
     wanted = torch.is_grad_enabled()
     with nullcontext() if wanted else held_estimates(branch), torch.inference_mode(mode=False), torch.enable_grad():
         point = x if wanted and x.requires_grad else x.detach().clone().requires_grad_()
-        image = branch(point)
-        draws = [_one_probe(image, point, draw(x), survival(), wanted) for _ in range(probes)]
+        image, transpose = linearised(branch, point)
+        draws = [_one_probe(image, point, transpose, draw(x), survival(), wanted) for _ in range(probes)]
         value = torch.stack(draws).mean(dim=0)
     if not wanted:
         image, value = image.detach(), value.detach()
     return LogDetEstimate(image, value, standard_error(draws))
 
 
-def _one_probe(image: Tensor, point: Tensor, probe: Tensor, survival: Sequence[float], wanted: bool) -> Tensor:
-    """Return the series of one probe, shape (B,), with the gradient of the Neumann form where it is wanted."""
-    value = probe.new_zeros(probe.shape[0])
+def _one_probe(
+    image: Tensor, point: Tensor, transpose: Transpose, probe: Tensor, survival: Sequence[float], wanted: bool
+) -> Tensor:
+    """Return the series of one probe, shape (B,), with the gradient of the Neumann form where it is wanted.
+
+    With t_k = (-1)^{k+1} v^T J^k v / P_k the value is sum_k t_k / k, and w^T J v of the Neumann form is sum_k t_k. So
+    the last product is that with w, and t_n is what it has beyond the terms before.
+    """
+    value = total = probe.new_zeros(probe.shape[0])
     vector, series = probe, probe / survival[0]
-    for k, kept in enumerate(survival, start=1):
-        (vector,) = torch.autograd.grad(image, point, vector, retain_graph=True)
-        value = value + (-1) ** (k + 1) / (k * kept) * (vector * probe).flatten(1).sum(dim=1)
-        if k < len(survival):
-            series = series + (-1) ** k / survival[k] * vector
+    for k, kept in enumerate(survival[:-1], start=1):
+        vector = transpose(vector)
+        term = (-1) ** (k + 1) / kept * _inner(vector, probe)
+        value, total = value + term / k, total + term
+        series = series + (-1) ** k / survival[k] * vector
     if not wanted:
-        return value
+        return value + (_inner(transpose(series), probe) - total) / len(survival)
     (back,) = torch.autograd.grad(image, point, series, create_graph=True)
-    surrogate = (back * probe).flatten(1).sum(dim=1)
+    surrogate = _inner(back, probe)
+    value = value + (surrogate - total) / len(survival)
     return surrogate + (value - surrogate).detach()
+
+
+def _inner(one: Tensor, other: Tensor) -> Tensor:
+    return (one * other).flatten(1).sum(dim=1)

@@ -142,7 +142,7 @@ class _History:
         place = self._next
         self._next = (place + 1) % self._changes.shape[1]
         self._changes[:, place] = change
-        torch.add(move, change, out=self._steps[:, place])
+        self._steps[:, place] = move + change
         products = (self._changes @ change[..., None])[..., 0].to(self._gram.dtype)
         self._gram[:, place], self._gram[:, :, place] = products, products
 

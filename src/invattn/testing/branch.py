@@ -41,6 +41,7 @@ def check_branch(
         _check_map(branch, x, tolerance)
         jacobian = dense_jacobian(branch, x)
         _check_transforms(branch, x, jacobian, tolerance, generator)
+        _check_linearisation(branch, x, jacobian, tolerance, generator)
         _check_batch_gradient(branch, x, tolerance)
         if branch.certified:
             _check_certificate(branch, x, jacobian, generator)
@@ -78,6 +79,23 @@ def _check_transforms(
     require_close(pull(direction)[0], back, tolerance=tolerance, what="torch.func.vjp of g")
     reverse = torch.func.vmap(torch.func.jacrev(single))(x).reshape(-1, size, size)
     require_close(reverse, jacobian, tolerance=tolerance, what="torch.func.vmap(jacrev) of g")
+
+
+def _check_linearisation(
+    branch: Branch, x: Tensor, jacobian: Tensor, tolerance: float, generator: torch.Generator | None
+) -> None:
+    point = x.clone().requires_grad_()
+    image, transpose = branch.linearised(point)
+    require_close(image.detach(), branch(x).detach(), tolerance=tolerance, what="the value of g with its transpose")
+    direction = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+    back = (jacobian.mT @ direction.flatten(1)[..., None])[..., 0].view_as(x)
+    before = direction.clone()
+    for _ in range(2):  # the first use must leave the second one right
+        require_close(transpose(direction), back, tolerance=tolerance, what="the transpose of J at x")
+    require(torch.equal(direction, before), "the transpose of J changed its argument.")
+    require(not transpose(direction).requires_grad, "the transpose of J returned a graph.")
+    (pulled,) = torch.autograd.grad(image, point, direction)
+    require_close(pulled, back, tolerance=tolerance, what="the graph of g with its transpose")
 
 
 def _check_batch_gradient(branch: Branch, x: Tensor, tolerance: float) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from invattn.functional import convolve
+from invattn.functional import convolve, transposed_convolution
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -38,6 +38,20 @@ def test_it_is_the_sum_for_kernels_of_any_size(grid: tuple[int, int], taps: tupl
     bias = torch.randn(2, dtype=torch.float64, generator=seeded(2))
     expected = written_out(x, weight, bias, padding)
     torch.testing.assert_close(convolve(x, weight, bias, padding=padding), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("padding", ["zero", "circular"])
+@pytest.mark.parametrize("channels", [(3, 2), (12, 3), (3, 12), (12, 20)], ids=str)
+@pytest.mark.parametrize("taps", [(1, 1), (3, 3), (3, 5)], ids=str)
+def test_the_transpose_is_the_adjoint(channels: tuple[int, int], taps: tuple[int, int], padding: str) -> None:
+    """<K x, y> = <x, K^T y>, with few channels (a product of matrices) and many (a convolution)."""
+    weight = torch.randn(*channels, *taps, dtype=torch.float64, generator=seeded(3))
+    x = torch.randn(2, channels[1], 4, 5, dtype=torch.float64, generator=seeded(4)).requires_grad_()
+    y = torch.randn(2, channels[0], 4, 5, dtype=torch.float64, generator=seeded(5))
+    (expected,) = torch.autograd.grad(convolve(x, weight, padding=padding), x, y)
+    found = transposed_convolution(weight, padding=padding)
+    torch.testing.assert_close(found(y), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(torch.func.vmap(found)(y[:, None])[:, 0], expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("padding", ["zero", "circular"])

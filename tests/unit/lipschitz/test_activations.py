@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -100,6 +101,40 @@ def test_first_and_second_derivatives(name: str) -> None:
     x = torch.tensor([-7.3, -1.1, -0.2, 0.3, 1.7, 9.0], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(activation, (x,))
     assert torch.autograd.gradgradcheck(activation, (x,))
+
+
+@every_activation
+def test_the_derivative_without_a_graph_is_the_slope(name: str) -> None:
+    activation = make_activation(name).double()
+    x = torch.linspace(-9, 9, 101, dtype=torch.float64)
+    found = activation.derivative(x)
+    assert not found.requires_grad
+    torch.testing.assert_close(found, slope(activation, x).detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_three_derivatives_of_lipswish_are_those_of_its_formula() -> None:
+    """By x and by beta, mixed: what stands in the code is made for two orders, and lets a third one follow."""
+    x = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    activation = LipSwish().double()
+
+    def formula(x: Tensor) -> Tensor:
+        return x * torch.sigmoid(torch.nn.functional.softplus(activation.beta) * x) / 1.1
+
+    def third(function: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        inputs = (x, activation.beta)
+        found = [function(function(x))]
+        for _ in range(3):
+            found = list(torch.autograd.grad(sum(part.sin().sum() for part in found), inputs, create_graph=True))
+        return found
+
+    for one, other in zip(third(activation), third(formula), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+    # Without a graph the second order goes another way.
+    first = torch.autograd.grad(activation(x).square().sum(), x, create_graph=True)[0].square().sum()
+    inputs = (x, activation.beta)
+    recorded = torch.autograd.grad(first, inputs, create_graph=True)
+    for one, other in zip(torch.autograd.grad(first, inputs), recorded, strict=True):
+        torch.testing.assert_close(one, other.detach(), rtol=1e-12, atol=1e-12)
 
 
 @every_activation

@@ -96,6 +96,33 @@ def test_a_branch(branch: Callable[[], Branch], message: str) -> None:
         check_branch(branch(), tokens(), generator=torch.Generator().manual_seed(2))
 
 
+class WrongTranspose(Changed):
+    """A branch whose transpose of J is that at another point, or J itself."""
+
+    def __init__(self, way: Callable[[Branch, Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]]) -> None:
+        super().__init__(lambda g, x: g(x))
+        self.way = way
+
+    def linearised(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        return self.way(self.inner, x)
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        (lambda g, x: (g(x), g.linearised((x + 0.1).detach().requires_grad_())[1]), "transpose of J at x"),
+        (lambda g, x: (g(x), lambda v: torch.func.jvp(g, (x.detach(),), (v,))[1].detach()), "transpose of J at x"),
+        (lambda g, x: (g(x + 0.1), g.linearised(x)[1]), "the value of g with"),
+        (lambda g, x: (g(x), lambda v: torch.autograd.grad(g(x), x, v, create_graph=True)[0]), "returned a graph"),
+        (lambda g, x: (g(x), lambda v: g.linearised(x)[1](v.mul_(1 + 1e-12))), "changed its argument"),
+        (lambda g, x: (g(x.detach()) + (0.5 * x - 0.5 * x), g.linearised(x)[1]), "the graph of g"),
+    ],
+)
+def test_a_transpose_of_the_derivative(way: Callable[..., Any], message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_branch(WrongTranspose(way), tokens(), generator=torch.Generator().manual_seed(2))
+
+
 def test_a_bound_that_is_none_and_a_certificate_that_is_none() -> None:
     class Loose(Changed):
         def lipschitz_bound(self) -> LipschitzBound:
