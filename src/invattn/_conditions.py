@@ -6,7 +6,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from torch import Tensor, nn
 
@@ -166,25 +166,40 @@ def check_rows(rows: int, batch: int) -> None:
         )
 
 
-def _with_values(module: _Module, choose: Callable[[str, Conditional], Tensor | None], name: str = "") -> _Module:
-    """Return a view with the chosen values in the conditional parts; None leaves a part as it is."""
-    if isinstance(module, Conditional):
-        values = choose(name, module)
-        if values is None:
-            return module
-        bound = _view(module)
-        bound._buffers["bound"] = values
-        return bound
-    children = {
-        own: _with_values(part, choose, f"{name}.{own}" if name else own)
-        for own, part in module._modules.items()
-        if part is not None
-    }
+def replaced(module: _Module, choose: Callable[[str, nn.Module], nn.Module | None], name: str = "") -> _Module:
+    """Return a view of a module with other parts; itself where no part is replaced.
+
+    Args:
+        module: Any module; its parts are looked at from the outside in, and what is replaced is not looked into.
+        choose: Returns what stands in the place of a part, given its path and itself; None keeps it.
+        name: Path of the module.
+    """
+    children = {}
+    for own, part in module._modules.items():
+        if part is not None:
+            path = f"{name}.{own}" if name else own
+            other = choose(path, part)
+            children[own] = replaced(part, choose, path) if other is None else other
     if all(module._modules[own] is part for own, part in children.items()):
         return module
     view = _view(module)
     view._modules.update(children)
     return view
+
+
+def _with_values(module: _Module, choose: Callable[[str, Conditional], Tensor | None]) -> _Module:
+    """Return a view with the chosen values in the conditional parts; None leaves a part as it is."""
+
+    def bound(name: str, part: nn.Module) -> nn.Module | None:
+        values = choose(name, part) if isinstance(part, Conditional) else None
+        if values is None:
+            return None
+        view = _view(part)
+        view._buffers["bound"] = values
+        return view
+
+    whole = bound("", module)
+    return replaced(module, bound) if whole is None else cast(_Module, whole)
 
 
 def _view(module: _Module) -> _Module:

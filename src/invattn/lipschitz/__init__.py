@@ -13,6 +13,7 @@ from invattn.lipschitz.bound import LipschitzBound as LipschitzBound
 from invattn.lipschitz.bound import held_scale as held_scale
 from invattn.lipschitz.bound import product_bound as product_bound
 from invattn.lipschitz.constrained import ConstrainedLinear as ConstrainedLinear
+from invattn.lipschitz.constrained import at_scaled_weights as at_scaled_weights
 from invattn.lipschitz.constrained import held_estimates as held_estimates
 from invattn.lipschitz.constrained import refines_estimates as refines_estimates
 from invattn.lipschitz.normalisation import column_constant as column_constant

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from invattn._conditions import replaced
 from invattn.functional import power_iteration, spectral_norm
 from invattn.functional._transforms import transforms_active
 
 _WARM_START = 50
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 class ConstrainedLinear(nn.Linear):
@@ -91,6 +95,25 @@ class ConstrainedLinear(nn.Linear):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, coefficient={self.coefficient}, enforce={self.enforce!r}"
+
+
+@torch.no_grad()
+def at_scaled_weights(module: _Module) -> _Module:
+    """Return a view in which every :class:`ConstrainedLinear` is a linear map with the weight that it has now.
+
+    Args:
+        module: Any module, itself no :class:`ConstrainedLinear`; its parameters and all other parts are shared.
+    """
+
+    def fixed(_: str, part: nn.Module) -> nn.Module | None:
+        if not isinstance(part, ConstrainedLinear):
+            return None
+        linear = nn.Linear(part.in_features, part.out_features, bias=False, device="meta")
+        linear.weight = nn.Parameter(part.scaled_weight(), requires_grad=False)
+        linear.bias = part.bias
+        return linear.train(part.training)
+
+    return replaced(module, fixed)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,7 @@ from invattn.branches.attention.masks import Visibility
 from invattn.branches.attention.scores import Score
 from invattn.branches.base import Branch
 from invattn.functional import Choice, Response, attend, check_backend, explain, response_weights
+from invattn.lipschitz import at_scaled_weights
 
 
 class TanhGate(nn.Module):
@@ -79,6 +82,9 @@ class RelaxedAttention(Branch):
         mixed = attend(query, key, value, response=self.response, mask=mask, causal=self.visibility.causal)
         result: Tensor = self.output(join_heads(mixed))
         return result
+
+    def at_present_weights(self) -> Callable[[Tensor], Tensor]:
+        return at_scaled_weights(self)
 
     def explain(self, x: Tensor) -> Choice:
         query, key, value, mask = self._parts(x)
