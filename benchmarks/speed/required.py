@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Rows = Mapping[str, Mapping[str, Any]]
-CPU = "cpu_seconds"
+CPU, WALL = "cpu_seconds", "wall_seconds_2_threads"
 MEBI = 2**20
 TOKENS = (9701, 38804, 131072, 262144)
 
@@ -24,6 +24,7 @@ class Required:
         at_least: Whether the bound is the least (else the largest) value.
         figure: Computes it from the rows; None where a row is not measured yet.
         unit: Of figure and bound.
+        beside: The same figure by the clock on the wall, on two threads, to be shown beside; None where there is none.
     """
 
     what: str
@@ -31,6 +32,7 @@ class Required:
     figure: Callable[[Rows], float | None]
     at_least: bool = True
     unit: str = "x"
+    beside: Callable[[Rows], float | None] | None = None
 
     def verdict(self, rows: Rows) -> tuple[float | None, str]:
         """Return the figure, and pass, FAIL or not measured."""
@@ -55,9 +57,14 @@ def median(row: Mapping[str, Any], variant: str, *, clock: str = CPU) -> float |
     return statistics.median(times[variant]) if variant in times else None
 
 
-def faster(name: str, over: str = "formula") -> Callable[[Rows], float | None]:
+def faster(name: str, over: str = "formula", *, clock: str = CPU) -> Callable[[Rows], float | None]:
     """Return the figure that is the ratio of a row."""
-    return lambda rows: ratio(rows.get(name, {}), over)
+    return lambda rows: ratio(rows.get(name, {}), over, clock=clock)
+
+
+def speed(what: str, bound: float, name: str, over: str = "formula") -> Required:
+    """Return what is required of the ratio of a row."""
+    return Required(what, bound, faster(name, over), beside=faster(name, over, clock=WALL))
 
 
 def exponent(points: Sequence[tuple[float, float]]) -> float | None:
@@ -133,7 +140,7 @@ def _evaluations(rows: Rows) -> float | None:
 def _large(form: str, bounds: Mapping[str, float], title: str) -> list[Required]:
     words = {"value": "forward", "gradient": "vjp", "derivative": "jvp", "log-det": "log-det training step"}
     return [
-        Required(f"{title}, {words[operation]} over the formula", bound, faster(f"large[{form}-{operation}]"))
+        speed(f"{title}, {words[operation]} over the formula", bound, f"large[{form}-{operation}]")
         for operation, bound in bounds.items()
     ]
 
@@ -144,7 +151,7 @@ REQUIRED: tuple[Required, ...] = (
     Required("concatenation, forward at N = 262,144", 1.0, _seconds(f"growth[{FAR}]"), at_least=False, unit=" s"),
     Required("concatenation, memory of that", 500, _peak(f"memory[{FAR}]"), at_least=False, unit=" MiB"),
     Required("concatenation, exponent of time, N = 9,701 to 262,144", 1.25, _grown, at_least=False, unit=""),
-    Required("row softmax, forward over torch's fused kernel", 0.85, faster("large[exp-row-value]", "sdpa")),
+    speed("row softmax, forward over torch's fused kernel", 0.85, "large[exp-row-value]", "sdpa"),
     *_large("exp-row", {"value": 5, "gradient": 3.5, "derivative": 2.5, "log-det": 2}, "row softmax"),
     Required(
         "row softmax, log-det step, memory over the formula's",
@@ -157,9 +164,9 @@ REQUIRED: tuple[Required, ...] = (
     Required("column softmax, vjp, exponent of memory", 1.25, _memory_exponent, at_least=False, unit=""),
     Required("N = 256, batch 64: the slowest of 16 rows over the formula", 1 / 1.15, _worst_small),
     *(
-        Required(f"inverse, {kind}, over 50 plain steps", bound, faster(f"inverse[{kind}]", "50 plain steps"))
+        speed(f"inverse, {kind}, over 50 plain steps", bound, f"inverse[{kind}]", "50 plain steps")
         for kind, bound in (("gaussian", 5), ("embedded_gaussian", 5), ("concatenation", 5), ("dot_product", 3.5))
     ),
     Required("inverse, mean evaluations, the most of four kinds", 9, _evaluations, at_least=False, unit=""),
-    Required("training step of 32 blocks over normflows", 1.5, faster("flow_step", "normflows")),
+    speed("training step of 32 blocks over normflows", 1.5, "flow_step", "normflows"),
 )

@@ -73,7 +73,9 @@ def test_the_least_ratio_of_small_inputs_needs_every_row(load: Any) -> None:
 def test_the_page_shows_every_row_and_is_the_same_each_time(load: Any, tmp_path: Path) -> None:
     rows = {
         "large[exp-row-value]": timed(0.5, formula=3.0, sdpa=0.5),
-        "inverse[gaussian]": timed(0.5, **{"50 plain steps": 3.0}) | {"evaluations": 8.25, "error": 1e-7},
+        "inverse[gaussian]": timed(0.5, **{"50 plain steps": 3.0})
+        | {"evaluations": 8.25, "error": 1e-7, "wall_load": 0.5}
+        | {"wall_seconds_2_threads": {"chosen": [1.0], "50 plain steps": [4.0]}},
         "growth[elu+1-row-sum-value-9701]": timed(0.01, formula=1.0),
         "growth[elu+1-row-sum-value-38804]": timed(0.04),
         "memory[exp-row-value-9701]": {"ours": "chosen", "peak_bytes": {"chosen": 2**20, "formula": 2**30}},
@@ -84,7 +86,9 @@ def test_the_page_shows_every_row_and_is_the_same_each_time(load: Any, tmp_path:
     for folder in ("one", "two"):
         assert page.main([str(path), "--docs", str(tmp_path / folder)]) == 0
     text = (tmp_path / "one" / "benchmarks.md").read_text()
-    assert "|  | formula | 6 s | 6.00x | 3 | – | 1.0 |" in text
+    assert "|  | formula | 6 s | 6.00x | 3 | 1 | – | – | – |" in text
+    assert "| row softmax, forward over the formula | ≥ 5x | 6x | pass | – |" in text
+    assert "| inverse, gaussian, over 50 plain steps | ≥ 5x | 6x | pass | 4.00x |" in text
     assert "| gaussian (8.25 evaluations, error 1e-07) | chosen |" in text
     assert "| exp-row-value-9701 | 1 MiB | 1,024 MiB |" in text
     assert "9,701: 20 ms, 38,804: 80 ms | 1.00 | 1.00 |" in text
