@@ -82,12 +82,12 @@ class Case:
 
         return apply
 
-    def backends(self) -> list[str]:
-        """Return the back ends that can compute this form."""
+    def backends(self, device: str = "cpu") -> list[str]:
+        """Return the back ends that can compute this form on a type of device."""
         found = []
         for name in BACKENDS:
             try:
-                check_backend(Response(**{**vars(self.response), "backend": name}))
+                check_backend(Response(**{**vars(self.response), "backend": name}), device=device)
             except ValueError:
                 continue
             found.append(name)

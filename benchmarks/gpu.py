@@ -59,11 +59,13 @@ def measure(variants: dict[str, Callable[[], object]], *, device: str) -> dict[s
 
 
 def attention(form: str, operation: str, tokens: int, batch: int, *, device: str) -> dict[str, Any]:
-    """Return a row on attention: what the table chooses, the formula, and torch's kernel."""
+    """Return a row on attention: what the table chooses, the formula, the fused back end and torch's kernel."""
     case, run = Case(form, tokens, batch), OPERATIONS[operation]
     x, weights, along = case.draw()
     placed = (x.to(device), [weight.to(device) for weight in weights], along.to(device))
     functions = {name: case.function(name) for name in (CHOSEN, FORMULA)}
+    if "fused" in case.backends(device):
+        functions["fused"] = case.function("fused")
     if form == "exp-row" and operation in ("value", "gradient"):
         functions["sdpa"] = sdpa
     return measure({name: lambda apply=apply: run(apply, *placed) for name, apply in functions.items()}, device=device)

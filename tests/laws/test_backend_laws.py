@@ -85,6 +85,13 @@ def every_case() -> Iterator[AttentionCase]:
     yield AttentionCase("fused", "exp", "column")
 
 
+FUSED_BY_TRITON = [
+    AttentionCase("fused", kernel, normalize, sees=sees)
+    for kernel in SOFTMAX
+    for normalize, sees in (("row", "all"), ("row", "causal"), ("column", "all"))
+]
+"""What the fused back end computes on a GPU: see test_triton_kernels and test_backends_on_gpu."""
+
 ALL = list(every_case())
 SOME = [
     case
@@ -294,6 +301,15 @@ def test_fewer_keys_than_queries(case: AttentionCase) -> None:
     key, value = key[:, :, :3], value[:, :, :3]
     weights = response_weights(query, key, response=case.response)
     assert_close(case.attend(query, key, value), weights @ value, "value")
+
+
+@pytest.mark.parametrize("normalize", ["row", "column"])
+def test_fused_computes_numbers_of_lower_precision_in_single_precision(normalize: str) -> None:
+    case = AttentionCase("fused", "exp", normalize)
+    tensors = [tensor.bfloat16() for tensor in case.inputs(14)]
+    out, exact = case.attend(*tensors), case.attend(*(tensor.double() for tensor in tensors), backend="dense")
+    assert out.dtype == torch.bfloat16
+    assert float((out - exact).abs().max()) <= 2**-8 * float(exact.abs().max())  # the rounding of the result alone
 
 
 @pytest.mark.parametrize("backend", ["streamed", "fused", "sorted"])

@@ -97,6 +97,7 @@ def explain(
         itemsize=query.element_size(),
         order=2 if recorded else 0,
         device=query.device.type,
+        width=max(query.shape[-1], value.shape[-1]),
         masked=mask is not None,
         causal=causal,
         biased=logit_bias is not None,

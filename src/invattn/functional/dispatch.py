@@ -1,6 +1,8 @@
 """Which back end computes an attention: a table of measured thresholds, a rule for memory, and what can do what.
 
-Thresholds are those of one thread of a processor; `benchmarks/backend_thresholds.py` measures them again.
+Thresholds are those of one thread of a processor; `benchmarks/backend_thresholds.py` measures them again. None was
+measured on a GPU: there the formula is used until it is out of the question, except that sums are sorted.
+`benchmarks/gpu.py` measures the back ends beside the formula.
 """
 
 from __future__ import annotations
@@ -8,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from invattn._names import check_name
-from invattn.functional.fused import fused_kernels_work
+from invattn.functional.fused import PRIMITIVES, fused_kernels_work
 from invattn.functional.kernel_sums import PIECE_KERNELS
 from invattn.functional.responses import Response
 
 BACKENDS = ("dense", "fused", "streamed", "sorted")
-"""dense: the formula. fused: scaled_dot_product_attention. streamed: tiles. sorted: O(N log N), concatenation only."""
+"""dense: the formula. fused: kernels that hold no scores. streamed: tiles. sorted: O(N log N), concatenation only."""
 
 MEMORY_BUDGET = 2**30
 """Bytes that the dense form may take; beyond them a back end with memory O(N) is chosen whatever its speed."""
@@ -34,7 +36,8 @@ class Case:
         keys: M.
         itemsize: Bytes of a number.
         order: Highest order of derivative that may be taken: 0 where nothing records gradients, else 2.
-        device: Type of the device.
+        device: Type of the device; None where it is not known yet.
+        width: Channels of a head: of factors or of values, whatever is more.
         masked: There is a mask.
         causal: Query i sees keys 0 ... i.
         biased: There is a logit bias.
@@ -48,7 +51,8 @@ class Case:
     keys: int
     itemsize: int = 4
     order: int = 2
-    device: str = "cpu"
+    device: str | None = "cpu"
+    width: int = 1
     masked: bool = False
     causal: bool = False
     biased: bool = False
@@ -92,6 +96,7 @@ class Entry:
         order: Highest order of derivative it is right for.
         tokens: The least sqrt(N M).
         batch: The least number of samples times heads.
+        device: The type of device it is right for, or None for any.
     """
 
     backend: str
@@ -101,6 +106,7 @@ class Entry:
     order: int
     tokens: int
     batch: int = 1
+    device: str | None = None
 
     def fits(self, case: Case) -> bool:
         """Whether the line speaks of a case."""
@@ -112,6 +118,7 @@ class Entry:
             and case.order <= self.order
             and case.queries * case.keys >= self.tokens**2
             and case.batch >= self.batch
+            and self.device in (None, case.device)
         )
 
 
@@ -121,15 +128,26 @@ _SHARED = ("row", "column", "total")
 TABLE = (
     Entry("sorted", _PIECES, additive=True, normalize=_SHARED, order=2, tokens=400),
     Entry("sorted", _PIECES, additive=True, normalize=_SHARED, order=2, tokens=100, batch=32),
-    Entry("fused", ("exp",), additive=False, normalize=("row",), order=0, tokens=700),
-    Entry("fused", ("exp",), additive=False, normalize=("row",), order=0, tokens=128, batch=32),
-    Entry("fused", ("exp",), additive=False, normalize=("row",), order=2, tokens=1000),
-    Entry("streamed", ("exp",), additive=False, normalize=("column",), order=0, tokens=1000),
-    Entry("streamed", ("exp",), additive=False, normalize=("column",), order=2, tokens=1500),
-    Entry("streamed", ("elu+1", "softplus"), additive=False, normalize=("row", "column"), order=0, tokens=1500),
-    Entry("streamed", ("softplus",), additive=True, normalize=("row", "column"), order=0, tokens=1500),
+    Entry("fused", ("exp",), additive=False, normalize=("row",), order=0, tokens=700, device="cpu"),
+    Entry("fused", ("exp",), additive=False, normalize=("row",), order=0, tokens=128, batch=32, device="cpu"),
+    Entry("fused", ("exp",), additive=False, normalize=("row",), order=2, tokens=1000, device="cpu"),
+    Entry("streamed", ("exp",), additive=False, normalize=("column",), order=0, tokens=1000, device="cpu"),
+    Entry("streamed", ("exp",), additive=False, normalize=("column",), order=2, tokens=1500, device="cpu"),
+    Entry(
+        "streamed",
+        ("elu+1", "softplus"),
+        additive=False,
+        normalize=("row", "column"),
+        order=0,
+        tokens=1500,
+        device="cpu",
+    ),
+    Entry("streamed", ("softplus",), additive=True, normalize=("row", "column"), order=0, tokens=1500, device="cpu"),
 )
-"""The first line that fits a case decides; where none does the dense form is used."""
+"""The first line that fits a case decides; where none does the dense form is used.
+
+On a GPU only the lines of what costs less than N^2 hold; they too were measured on a processor.
+"""
 
 
 _LEAN = ("sorted", "fused", "streamed")  # with memory O(N), the quickest first
@@ -163,9 +181,21 @@ def choose(case: Case, forced: str | None = None) -> Choice:
     return _made(lean, limit, case)
 
 
-def check_backend(response: Response, *, masked: bool = False, causal: bool = False, biased: bool = False) -> None:
-    """Raise ValueError if a response names a back end that does not exist or cannot compute it."""
-    case = Case(response, batch=1, heads=1, queries=1, keys=1, masked=masked, causal=causal, biased=biased)
+def check_backend(
+    response: Response,
+    *,
+    masked: bool = False,
+    causal: bool = False,
+    biased: bool = False,
+    device: str | None = None,
+) -> None:
+    """Raise ValueError if a response names a back end that does not exist or cannot compute it on a type of device.
+
+    None for the device asks whether any could.
+    """
+    case = Case(
+        response, batch=1, heads=1, queries=1, keys=1, device=device, masked=masked, causal=causal, biased=biased
+    )
     choose(case, response.backend)
 
 
@@ -180,15 +210,32 @@ def _obstacle(name: str, case: Case) -> str | None:
             )
         if case.masked or case.causal or case.biased:
             return "knows no mask, no causal order and no logit bias"
-    if name == "fused":
-        if response.additive or response.kernel.name != "exp" or response.normalize not in ("row", "column"):
-            return f"needs product scores, kernel exp, and normalisation row or column; got {_words(response)}"
-        if case.masked or case.biased:
-            return "knows no mask and no logit bias"
-        if case.causal and (response.normalize != "row" or case.queries != case.keys):
-            return "knows a causal order only for rows and as many queries as keys"
-        if case.device != "cpu" or not fused_kernels_work():
-            return f"needs the fused kernels of torch for processors; this is {case.device}, or another build"
+    return _fused_obstacle(case) if name == "fused" else None
+
+
+def _fused_obstacle(case: Case) -> str | None:
+    response = case.response
+    devices = PRIMITIVES if case.device is None else {case.device} & PRIMITIVES.keys()
+    if not devices:
+        return f"runs on {' and '.join(PRIMITIVES)} alone; this is {case.device}"
+    known = tuple(dict.fromkeys(kernel for device in devices for kernel in PRIMITIVES[device].kernels))
+    if response.additive or response.kernel.name not in known or response.normalize not in ("row", "column"):
+        there = "" if case.device is None else f" on {case.device}"
+        return (
+            f"needs product scores, kernel {' or '.join(known)}{there}, and normalisation row or column; got "
+            + _words(response)
+        )
+    if case.masked or case.biased:
+        return "knows no mask and no logit bias"
+    if case.causal and (response.normalize != "row" or case.queries != case.keys):
+        return "knows a causal order only for rows and as many queries as keys"
+    if case.device is None:
+        return None
+    limit = PRIMITIVES[case.device].obstacle(case.itemsize, case.width)
+    if limit is not None:
+        return limit
+    if not fused_kernels_work(case.device, response.kernel.name):
+        return f"needs fused kernels that work on {case.device}: torch's own for processors, Triton for cuda"
     return None
 
 

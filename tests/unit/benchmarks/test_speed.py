@@ -121,6 +121,8 @@ def test_the_script_for_gpus_measures_and_says_what_it_left_out(
     found = json.loads((tmp_path / "rows.json").read_text())
     assert len(found["rows"]["training_step"]["invattn"]["milliseconds"]) == gpu.ROUNDS
     assert (found["tests"], found["left_out"]) == ("skipped", [])
+    assert list(gpu.attention("exp-row", "value", 8, 2, device="cpu")) == ["chosen", "formula", "fused", "sdpa"]
+    assert list(gpu.attention("elu+1-row", "value", 8, 2, device="cpu")) == ["chosen", "formula"]
     assert gpu.main([*options, "--minutes", "0", "--results", str(tmp_path / "rows.json")]) == 0
     assert json.loads((tmp_path / "rows.json").read_text())["left_out"] == ["training_step"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,10 @@ import torch
 from invattn import ATTENTION_KINDS, invertible_attention
 from invattn.functional import Response, attend, explain, get_kernel
 from invattn.functional.dispatch import MEMORY_BUDGET, TABLE, Case, choose
+from invattn.functional.flash import Flash
 from invattn.functional.fused import fused_kernels_work
+from invattn.functional.fused_primitives import primitives_right
+from invattn.functional.triton_attention import TritonKernels
 from invattn.recipes import Certified, Paper
 
 
@@ -27,7 +31,9 @@ def long(**options: Any) -> Case:
 
 def test_this_build_has_the_fused_kernels() -> None:
     """Nothing breaks without them, but all figures of speed are with them."""
-    assert fused_kernels_work()
+    assert fused_kernels_work("cpu", "exp")
+    assert not fused_kernels_work("cpu", "softplus")
+    assert not fused_kernels_work("meta", "exp")
 
 
 def test_a_few_tokens_are_dense() -> None:
@@ -44,7 +50,7 @@ def test_a_few_tokens_are_dense() -> None:
         ({"causal": True}, "fused"),
         ({"masked": True}, "streamed"),
         ({"biased": True}, "streamed"),
-        ({"device": "cuda"}, "streamed"),
+        ({"device": "mps"}, "streamed"),
         ({"normalize": "column"}, "streamed"),
         ({"normalize": "total"}, "streamed"),
         ({"kernel": "elu+1"}, "streamed"),
@@ -94,7 +100,10 @@ def test_compilation_sees_the_formula() -> None:
         ("fused", {"masked": True}, "knows no mask"),
         ("fused", {"normalize": "column", "causal": True}, "only for rows"),
         ("fused", {"keys": 8, "causal": True}, "as many queries as keys"),
-        ("fused", {"device": "cuda"}, "this is cuda"),
+        ("fused", {"device": "mps"}, "runs on cpu and cuda alone; this is mps"),
+        ("fused", {"device": "cuda", "itemsize": 8}, "computes in float32 on GPUs"),
+        ("fused", {"device": "cuda", "width": 129}, "at most 128 channels a head on GPUs; got 129"),
+        ("fused", {"device": "cuda", "normalize": "total"}, r"kernel exp or elu\+1 or softplus on cuda"),
     ],
 )
 def test_what_cannot_be_forced(forced: str, options: dict[str, Any], message: str) -> None:
@@ -103,20 +112,45 @@ def test_what_cannot_be_forced(forced: str, options: dict[str, Any], message: st
 
 
 def test_without_the_fused_kernels_there_are_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("invattn.functional.dispatch.fused_kernels_work", lambda: False)
-    assert choose(long()).backend == "streamed"
-    with pytest.raises(ValueError, match="needs the fused kernels of torch"):
-        choose(case(), "fused")
+    monkeypatch.setattr("invattn.functional.dispatch.fused_kernels_work", lambda device, kernel: False)
+    for device in ("cpu", "cuda"):
+        assert choose(long(device=device)).backend == "streamed"
+        with pytest.raises(ValueError, match=f"needs fused kernels that work on {device}"):
+            choose(case(device=device), "fused")
+
+
+def test_triton_need_not_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)  # importing it fails
+    monkeypatch.delitem(sys.modules, "invattn.functional.triton_kernels", raising=False)
+    assert not primitives_right(TritonKernels(), "exp", "cpu")
+
+
+@pytest.mark.parametrize("order", [0, 2])
+@pytest.mark.parametrize("kernel", ["exp", "elu+1", "softplus"])
+def test_on_a_gpu_fused_is_chosen_where_the_formula_is_out_of_the_question(
+    monkeypatch: pytest.MonkeyPatch, kernel: str, order: int
+) -> None:
+    """No size was measured there from which on it is faster."""
+    monkeypatch.setattr("invattn.functional.dispatch.fused_kernels_work", lambda device, kernel: device == "cuda")
+    for normalize in ("row", "column"):
+        found = choose(long(kernel=kernel, normalize=normalize, device="cuda", order=order, width=12))
+        assert (found.backend, found.reason) == ("fused", "more than 4,194,304 scores a sample")
+        assert choose(case(kernel, normalize, device="cuda"), "fused").backend == "fused"
+    assert choose(case(kernel, queries=1024, keys=1024, device="cuda", order=2)).backend == "dense"
+    for options in ({"width": 512}, {"itemsize": 8}, {"masked": True}):
+        assert choose(long(kernel=kernel, device="cuda", order=order, **options)).backend == "streamed"
 
 
 def test_a_build_whose_kernels_differ_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def other(*_: object, **__: object) -> None:
         raise AttributeError
 
-    monkeypatch.setattr("invattn.functional.fused._forward", other)
-    assert not fused_kernels_work.__wrapped__()
-    monkeypatch.setattr("invattn.functional.fused._forward", lambda q, k, v, causal: (q, q.sum(dim=-1)))
-    assert not fused_kernels_work.__wrapped__()
+    assert primitives_right(Flash(), "exp", "cpu")
+    assert not primitives_right(Flash(), "elu+1", "cpu")
+    monkeypatch.setattr(Flash, "forward", other)
+    assert not primitives_right(Flash(), "exp", "cpu")
+    monkeypatch.setattr(Flash, "forward", lambda self, q, k, v, kernel, causal: (v, q.sum(dim=-1, keepdim=True)))
+    assert not primitives_right(Flash(), "exp", "cpu")
 
 
 def test_an_argument_goes_before_the_response() -> None:
@@ -146,10 +180,16 @@ def test_a_block_explains_itself(recipe: str, layout: str) -> None:
 def test_a_block_refuses_an_unsuitable_back_end_when_it_is_made(kind: str) -> None:
     with pytest.raises(ValueError, match="back end 'quick'"):
         invertible_attention(4, kind=kind, backend="quick")
-    unsuitable = "fused" if kind in ("dot_product", "concatenation") else "sorted"
+    unsuitable = "fused" if kind == "concatenation" else "sorted"
     for recipe in (Certified(), Paper()):
         with pytest.raises(ValueError, match=f"the back end '{unsuitable}' needs"):
             invertible_attention(4, kind=kind, recipe=recipe, backend=unsuitable)
+
+
+def test_what_some_device_can_compute_is_refused_where_it_cannot() -> None:
+    block = invertible_attention(4, kind="dot_product", backend="fused", layout="tokens")
+    with pytest.raises(ValueError, match=r"kernel exp on cpu.*got product scores, kernel elu\+1"):
+        block(torch.randn(1, 5, 4))
 
 
 def test_what_a_causal_block_refuses() -> None:

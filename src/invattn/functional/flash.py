@@ -1,0 +1,77 @@
+"""Fused attention on processors, by the kernels of torch's scaled_dot_product_attention."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from invattn.functional.fused_primitives import Pair, Primitives, Triple
+
+
+_VECTOR = 16
+"""Numbers in a register of 512 bits, single precision."""
+
+_ROWS_WORTH_FILLING = 512
+
+
+class Flash(Primitives):
+    """The kernels of scaled_dot_product_attention for processors. They are not part of torch's public interface."""
+
+    kernels = ("exp",)
+
+    def obstacle(self, itemsize: int, width: int) -> str | None:
+        return None
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, *, kernel: str, causal: bool) -> Pair:
+        width = value.shape[-1]
+        q, k, v = _same_width(query, key, value)
+        out, sizes = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, scale=1.0)
+        return out[..., :width].contiguous(), sizes[..., None]
+
+    def backward(
+        self,
+        incoming: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        out: Tensor,
+        sizes: Tensor,
+        *,
+        kernel: str,
+        causal: bool,
+    ) -> Triple:
+        g, q, k, v, o = _same_width(incoming, query, key, value, out)
+        found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            g, q, k, v, o, sizes[..., 0], 0.0, causal, scale=1.0
+        )
+        by_query, by_key, by_value = (
+            part[..., : like.shape[-1]].contiguous() for part, like in zip(found, (query, key, value), strict=True)
+        )
+        return by_query, by_key, by_value
+
+    def column(self, query: Tensor, key: Tensor, value: Tensor, *, kernel: str) -> Pair:
+        """Subtract the log-sum-exp of every column by one more coordinate of the keys."""
+        _, sizes = self.forward(key, query, query[..., :1], kernel=kernel, causal=False)
+        query = torch.cat([query, torch.ones_like(query[..., :1])], dim=-1)
+        out, shares = self.forward(query, torch.cat([key, -sizes], dim=-1), value, kernel=kernel, causal=False)
+        return out * shares.exp(), shares
+
+
+def _same_width(*tensors: Tensor) -> list[Tensor]:
+    """Return tensors as the fused kernels take them: equally wide, the last axis contiguous."""
+    width = _quick_width(max(tensor.shape[-1] for tensor in tensors), rows=tensors[0].shape[-2])
+    return [
+        (F.pad(tensor, (0, width - tensor.shape[-1])) if tensor.shape[-1] < width else tensor).contiguous()
+        for tensor in tensors
+    ]
+
+
+def _quick_width(width: int, *, rows: int) -> int:
+    """Return the width to which zeros are added: the next multiple of 16 where that is quicker.
+
+    Measured for 3 to 64 channels: products of matrices with fewer than 16 columns take longer than those with 16; above
+    that a gap of at most 4 is worth filling. For few rows the copies cost more than is gained.
+    """
+    full = -(-width // _VECTOR) * _VECTOR
+    return full if rows >= _ROWS_WORTH_FILLING and (width < _VECTOR or full - width <= _VECTOR // 4) else width
