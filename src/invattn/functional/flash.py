@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from invattn.functional.fused_primitives import Pair, Primitives, Triple
 
-
 _VECTOR = 16
 """Numbers in a register of 512 bits, single precision."""
 
