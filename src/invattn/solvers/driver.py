@@ -56,7 +56,7 @@ def iterate(
         norm: The norm of residuals, tolerances and L.
 
     Returns:
-        A solution; ``error_bound`` is (residual + gamma u (|x| + |g(x)| + |z|)) / (1 - L).
+        A solution; ``error_bound`` is (residual + gamma u (|x| + |z - x| + residual + |z|)) / (1 - L).
 
     References:
         Zha et al. 2021, Algorithm 1; docs/theory.md, "Consequences".
