@@ -182,7 +182,7 @@ def replaced(module: _Module, choose: Callable[[str, nn.Module], nn.Module | Non
             children[own] = replaced(part, choose, path) if other is None else other
     if all(module._modules[own] is part for own, part in children.items()):
         return module
-    view = _view(module)
+    view = view_of(module)
     view._modules.update(children)
     return view
 
@@ -194,7 +194,7 @@ def _with_values(module: _Module, choose: Callable[[str, Conditional], Tensor | 
         values = choose(name, part) if isinstance(part, Conditional) else None
         if values is None:
             return None
-        view = _view(part)
+        view = view_of(part)
         view._buffers["bound"] = values
         return view
 
@@ -202,7 +202,8 @@ def _with_values(module: _Module, choose: Callable[[str, Conditional], Tensor | 
     return replaced(module, bound) if whole is None else cast(_Module, whole)
 
 
-def _view(module: _Module) -> _Module:
+def view_of(module: _Module) -> _Module:
+    """Return a module that shares parameters, buffers and parts with another, and may be given others."""
     view = copy.copy(module)
     view._modules, view._buffers = dict(module._modules), dict(module._buffers)
     return view

@@ -19,6 +19,18 @@ def plain_autograd() -> bool:
     return not (transforms_active() or torch.compiler.is_compiling() or forward_ad._current_level >= 0)
 
 
+def lasting_copy(tensor: Tensor) -> Tensor:
+    """Return a copy of a tensor, without gradient, that may be used after the transforms being applied now have ended.
+
+    A copy made in the ordinary way belongs to the innermost transform, and using it in the derivative of an outer one
+    is an internal error of torch. (A tensor that a transform has wrapped itself belongs to that anyway.)
+    """
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return tensor.detach().clone()
+    with torch._C._DisableFuncTorch():
+        return tensor.detach().clone()
+
+
 def outer_tangents() -> AbstractContextManager[None]:
     """Let the jvp of an autograd function be differentiated forwards itself, by a torch.func.jvp around it.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from invattn._conditions import replaced
+from invattn._conditions import replaced, view_of
 from invattn.functional import power_iteration, spectral_norm
 from invattn.functional._transforms import transforms_active
 
@@ -62,6 +62,7 @@ class ConstrainedLinear(nn.Linear):
         self.power_iterations = power_iterations
         self.enforce = enforce
         self.held = False
+        self.fixed: Tensor | None = None
         weight = self.weight.detach()
         left, right = power_iteration(
             weight, torch.ones_like(weight[:, 0]), torch.ones_like(weight[0]), steps=_WARM_START
@@ -76,6 +77,8 @@ class ConstrainedLinear(nn.Linear):
 
     def scaled_weight(self) -> Tensor:
         """Return the weight that forward multiplies with, shape (out_features, in_features)."""
+        if self.fixed is not None:
+            return self.fixed
         if self.enforce == "after_step":
             return self.weight
         if self.training and not self.held and torch.is_grad_enabled() and not transforms_active():
@@ -99,7 +102,7 @@ class ConstrainedLinear(nn.Linear):
 
 @torch.no_grad()
 def at_scaled_weights(module: _Module) -> _Module:
-    """Return a view in which every :class:`ConstrainedLinear` is a linear map with the weight that it has now.
+    """Return a view in which every :class:`ConstrainedLinear` multiplies with the scaled weight that it has now.
 
     Args:
         module: Any module, itself no :class:`ConstrainedLinear`; its parameters and all other parts are shared.
@@ -108,10 +111,9 @@ def at_scaled_weights(module: _Module) -> _Module:
     def fixed(_: str, part: nn.Module) -> nn.Module | None:
         if not isinstance(part, ConstrainedLinear):
             return None
-        linear = nn.Linear(part.in_features, part.out_features, bias=False, device="meta")
-        linear.weight = nn.Parameter(part.scaled_weight(), requires_grad=False)
-        linear.bias = part.bias
-        return linear.train(part.training)
+        view = view_of(part)
+        view.fixed = part.scaled_weight()
+        return view
 
     return replaced(module, fixed)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from invattn._conditions import bound_values, named_inputs
-from invattn.functional._transforms import transforms_active
+from invattn.functional._transforms import lasting_copy, transforms_active
 from invattn.lipschitz import held_estimates
 
 
@@ -104,7 +104,7 @@ def explicit_branch(module: nn.Module, target: Tensor) -> tuple[ExplicitBranch, 
     parameters = named_inputs(module)
     device = target.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    buffers = {name: part.detach().clone() for name, part in module.named_buffers() if part.is_floating_point()}
+    buffers = {name: lasting_copy(part) for name, part in module.named_buffers() if part.is_floating_point()}
     rows = frozenset(bound_values(module))
     return ExplicitBranch(module, tuple(parameters), rows, buffers, autocast, device), list(parameters.values())
 
