@@ -112,7 +112,7 @@ def at_scaled_weights(module: _Module) -> _Module:
         if not isinstance(part, ConstrainedLinear):
             return None
         view = view_of(part)
-        view.fixed = part.scaled_weight()
+        view.fixed = part.scaled_weight().detach()  # no parameter: a view shares its parameters with the module
         return view
 
     return replaced(module, fixed)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from invattn.lipschitz import ConstrainedLinear, held_estimates
+from invattn.lipschitz import ConstrainedLinear, at_scaled_weights, held_estimates
 
 
 def truth(weight: Tensor) -> float:
@@ -170,3 +170,14 @@ def test_an_unknown_time_of_enforcement_is_refused() -> None:
 
 def test_its_representation_names_what_was_chosen() -> None:
     assert "coefficient=0.9, enforce='forward'" in repr(make())
+
+
+@pytest.mark.parametrize("enforce", ["forward", "after_step"])
+def test_a_view_at_the_scaled_weights_leaves_the_module_as_it_was(enforce: str) -> None:
+    linear = make(enforce=enforce)
+    module, x = nn.Sequential(linear, nn.Tanh()).eval(), torch.ones(2, 6, dtype=torch.float64)
+    names, image = list(module.state_dict()), module(x)
+    view = at_scaled_weights(module)
+    assert torch.equal(view(x), image)
+    assert list(module.state_dict()) == names == list(view.state_dict())
+    assert linear.fixed is None
