@@ -73,6 +73,21 @@ def test_the_reduction_is_the_sum_of_its_convolutions() -> None:
     torch.testing.assert_close(reduction(x), parts[0] + parts[1] + parts[2] + parts[3])
 
 
+def test_the_reduction_starts_almost_as_a_pointwise_convolution() -> None:
+    torch.manual_seed(0)
+    reduction, x = DilatedReduction(64, 32), torch.randn(4, 64, 24, 24)
+    # Centre taps: variance 1. The 32 outer ones: 8 x 0.1^2 more at most, less at the border.
+    assert 0.9 < float(reduction(x).detach().var()) < 1.3
+
+
+def test_the_small_backbone_sees_each_image_by_itself() -> None:
+    model, x = network("none").train(), torch.rand(3, 3, 64, 64)
+    for one, together in zip(model.backbone(x[:1]), model.backbone(x), strict=True):
+        torch.testing.assert_close(one, together[:1], atol=1e-4, rtol=1e-4)  # float32 sums in another order
+    big = network("none", backbone="resnet50").backbone
+    assert any(isinstance(part, torch.nn.BatchNorm2d) for part in big.modules())
+
+
 def test_channel_attention_scales_whole_channels_of_its_change() -> None:
     block, x = ResidualChannelAttention(32).double(), torch.randn(2, 32, 6, 7, dtype=torch.float64)
     ratio = (block(x) - x) / block.body(x)
