@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -106,7 +107,8 @@ def measure_all(output: Path, options: argparse.Namespace) -> list[Row]:
             continue
         command = [sys.executable, __file__, "--one", attention, recipe, "--side", str(options.side)]
         command += ["--backbone", options.backbone, "--steps", str(options.steps), "--threads", str(options.threads)]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        environment = os.environ | {"OMP_WAIT_POLICY": "passive"}  # a waiting thread sleeps: CPU time is work
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
         rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
         output.mkdir(parents=True, exist_ok=True)
         write_json(path, {"settings": settings, "rows": rows})

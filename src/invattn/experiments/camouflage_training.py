@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +47,7 @@ def train_network(cell: CamouflageCell, worker: Worker, progress: Progress) -> T
         DataError: If the state to resume from is damaged or of another run, or weights cannot be had.
     """
     config = cell.config
+    gc.collect()  # a trainer of an earlier row is cyclic garbage; what it holds is no memory of this one
     peak = PeakMemory(on_gpu=config.machines().on_gpu)
     varied = derive_seed(cell.seed, "vary") if config.vary else None
     pairs = TrainingPairs(cell.data.train, side=config.image_size, varied=varied)
