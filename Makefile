@@ -18,7 +18,7 @@ help:
 	@echo "make density-demo  train certified attention and its control on point sets; densities and samples on a page"
 	@echo "make density-sets  the table of docs/results/density_sets.md: three seeds, every control (about 10 minutes)"
 	@echo "make density-digits  the table of docs/results/digits.md: three seeds beside other libraries' flows (about 10 minutes)"
-	@echo "make camouflage-table  the 13 networks of docs/camouflage.md on generated pairs, three seeds, resumable"
+	@echo "make camouflage-table  the table of docs/results/camouflage.md: 13 networks, three seeds, generated pairs (about 20 minutes, resumable)"
 	@echo "make test       style, types, layers, tests with coverage"
 	@echo "make test-slow  the tests that take long"
 	@echo "make lint       style, types and layers only"
@@ -64,7 +64,7 @@ bench-gpu: $(STAMP)
 	$(BIN)/python benchmarks/gpu.py
 
 camouflage-table: $(STAMP)
-	$(BIN)/invattn camouflage train --data synthetic --quick --repeats 3 --resume --output camouflage-output
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/camouflage_table.py --output camouflage-output
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

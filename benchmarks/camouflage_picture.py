@@ -20,14 +20,17 @@ from invattn.records import atomic_write
 
 DIFFICULTIES = (0.0, 0.5, 1.0)
 SIDE = 96
+SHOWN = 7
+"""Pictures of each part."""
 
 
 def picture(*, seed: int = 0) -> Tensor:
-    """Return one column for each source, one row for each difficulty, and the masks below: uint8, shape (3, H, W)."""
+    """Return one column for each source shown, one row for each difficulty, then masks: uint8, shape (3, H, W)."""
     rows: list[list[Tensor]] = [[] for _ in range(len(DIFFICULTIES) + 1)]
     for part, sources in SOURCES.items():
         for row, difficulty in zip(rows, DIFFICULTIES, strict=False):
-            pairs = SyntheticCamouflage(part, count=len(sources), side=SIDE, difficulty=difficulty, seed=seed)
+            count = min(SHOWN, len(sources))
+            pairs = SyntheticCamouflage(part, count=count, side=SIDE, difficulty=difficulty, seed=seed)
             row += [pairs.pair(number)[0] for number in range(len(pairs))]
         rows[-1] += [pairs.pair(number)[1][None].expand(3, -1, -1) for number in range(len(pairs))]
     return torch.cat([torch.cat(row, dim=2) for row in rows], dim=1)

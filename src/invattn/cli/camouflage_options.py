@@ -117,7 +117,9 @@ def _add_training_options(parser: OneLineParser) -> None:
     _add(parser, "epochs", _COUNT, "N", "passes over the training images")
     _add(parser, "batch_size", _COUNT, "N", "images in a batch")
     _add(parser, "lr", _POSITIVE, "RATE", "learning rate of Adam at the start")
-    _add(parser, "lr_decay", number_between(0.0, 1.0001), "F", "its factor after every epoch; the paper names none")
+    _add(parser, "lr_decay", number_between(0.0, 1.0001), "F", "its factor from epoch to epoch; the paper names none")
+    _add(parser, "vary", yes_or_no, "yes|no", "turn, mirror and recolour training images at random")
+    _add(parser, "pretrain_epochs", whole_number(0), "N", "passes that train the backbone alone, once for all rows")
     _add(parser, "precision", one_of(PRECISIONS, what="precision"), "NAME", "fp32, or bf16 for matrix products")
     _add(parser, "repeats", _COUNT, "N", "trainings of each row with different seeds")
     _add(parser, "seed", whole_number(0), "N", "decides everything that is random")
@@ -127,6 +129,7 @@ def _add_run_options(parser: OneLineParser) -> None:
     _add(parser, "checkpoint_minutes", _POSITIVE, "M", "time between saves of an unfinished training")
     _add(parser, "preview", yes_or_no, "yes|no", "draw maps after every epoch in OUTPUT/tensorboard")
     _add(parser, "accelerator", one_of(ACCELERATORS, what="accelerator"), "NAME", "cpu, gpu, or auto")
+    _add(parser, "workers", _COUNT, "N", "rows trained at the same time, each in a process of its own")
     _add(parser, "devices", _COUNT, "N", "processes, or GPUs, of each machine that share every batch")
     _add(parser, "nodes", _COUNT, "N", "machines; start the command on each with NODE_RANK, MASTER_ADDR, MASTER_PORT")
 

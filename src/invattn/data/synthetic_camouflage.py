@@ -20,10 +20,16 @@ from invattn.data.masked_images import MaskedImages
 from invattn.data.pixels import to_picture
 
 SOURCES: Mapping[str, tuple[str, ...]] = {
-    "train": ("brick.png", "grass.png", "astronaut.png", "ihc.png", "retina.jpg", "motorcycle_left.png", "camera.png"),
+    "train": (
+        *("brick.png", "grass.png", "astronaut.png", "ihc.png", "retina.jpg", "motorcycle_left.png", "camera.png"),
+        *("rocket.jpg", "coins.png", "moon.png", "cell.png", "page.png", "text.png", "color.png", "clock_motion.png"),
+        *("china.jpg", "flower.jpg"),
+    ),
     "test": ("gravel.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg"),
 }
-"""Files that scikit-image ships; no picture serves both parts."""
+"""Files that scikit-image and scikit-learn ship; no picture serves both parts."""
+
+_OF_SCIKIT_LEARN = ("china.jpg", "flower.jpg")
 
 LARGEST_SIDE = 360
 """Of an image in pixels: a turned square of this side still fits into the smallest picture, enlarged at most twice."""
@@ -53,7 +59,7 @@ class SyntheticCamouflage(MaskedImages):
 
     Raises:
         ValueError: If a number is out of range or the part unknown.
-        DataError: If scikit-image is not installed.
+        DataError: If scikit-image or scikit-learn is not installed.
     """
 
     def __init__(self, part: str, *, count: int, side: int, difficulty: float, seed: int) -> None:
@@ -156,20 +162,23 @@ def _depth(uniform: Iterator[float], *, side: int) -> Tensor:
 
 @cache
 def read_source(file: str) -> Tensor:
-    """Read a picture that scikit-image ships as float with shape (3, H, W), 0 to 1, its short side at least 512.
+    """Read a shipped picture as float with shape (3, H, W), 0 to 1, its short side at least 512.
 
     Raises:
-        DataError: If scikit-image is not installed or does not ship it.
+        DataError: If the library that ships it is not installed, or does not ship it.
     """
+    learn = file in _OF_SCIKIT_LEARN
+    package, parts = ("sklearn", ("datasets", "images", file)) if learn else ("skimage", ("data", file))
+    library = "scikit-learn" if learn else "scikit-image"
     try:
-        content = resources.files("skimage").joinpath("data", file).read_bytes()
+        content = resources.files(package).joinpath(*parts).read_bytes()
     except ModuleNotFoundError as error:
         raise DataError(
-            "synthetic needs scikit-image, which is not installed: pip install 'invertible-attention[experiments]'"
+            f"synthetic needs {library}, which is not installed: pip install 'invertible-attention[experiments]'"
         ) from error
     except OSError as error:
         raise DataError(
-            f"this scikit-image does not ship {file}: install scikit-image 0.25, or use --data DIR"
+            f"this {library} does not ship {file}: install the version of constraints.txt, or use --data DIR"
         ) from error
     with Image.open(BytesIO(content)) as image:
         pixels = to_picture(image, name=file).pixels.float() / 255

@@ -14,13 +14,15 @@ from invattn.experiments.camouflage_cells import CamouflageCell
 from invattn.experiments.camouflage_config import CamouflageConfig as CamouflageConfig
 from invattn.experiments.camouflage_data import CamouflageData, open_camouflage_data
 from invattn.experiments.camouflage_measure import measure_network
+from invattn.experiments.camouflage_pretraining import Pretraining
 from invattn.experiments.camouflage_training import TrainedNetwork, train_network
+from invattn.experiments.cells_in_parallel import in_parallel
 from invattn.experiments.figure_data import write_arrays
 from invattn.experiments.output_folder import check_output, make_folder
 from invattn.experiments.versions import library_versions
 from invattn.records import CamouflageRecord, CamouflageRow, write_json
 from invattn.records.files import remove_leftovers
-from invattn.training import Interrupted, Progress, on_processes
+from invattn.training import Interrupted, Progress, SilentProgress, on_processes
 
 
 def run_camouflage(config: CamouflageConfig, progress: Progress) -> CamouflageRecord:
@@ -51,13 +53,18 @@ def run_camouflage(config: CamouflageConfig, progress: Progress) -> CamouflageRe
     cells = make_cells(config, data)
     finished = {cell.name: cell.finished() for cell in cells}
     remove_leftovers(make_folder(config.output / "cells"))
+    threads = torch.get_num_threads()
     try:
-        rows = [_row(cell, finished[cell.name], progress) for cell in cells]
+        torch.set_num_threads(config.threads(threads))
+        Pretraining(config, data, cells[0].fingerprints).run(progress)
+        rows = _rows(cells, finished, progress)
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted(
             f"interrupted: finished cells and the state of the training are in {config.output / 'cells'}. "
             "Run the same command with --resume to continue."
         ) from None
+    finally:
+        torch.set_num_threads(threads)
     record = _record(config, data, cells, rows)
     write_json(config.output / "results.json", record.to_json())
     return record
@@ -87,10 +94,29 @@ def make_cells(config: CamouflageConfig, data: CamouflageData) -> list[Camouflag
     return [CamouflageCell(config, data, fingerprints, *pair) for pair in pairs]
 
 
-def _row(cell: CamouflageCell, finished: CamouflageRow | None, progress: Progress) -> CamouflageRow:
-    if finished is not None:
-        progress.message(f"{cell.name}: finished before, skipped")
-        return finished
+def _rows(
+    cells: list[CamouflageCell], finished: dict[str, CamouflageRow | None], progress: Progress
+) -> list[CamouflageRow]:
+    """Return the row of every cell, in their order."""
+    rows = {name: row for name, row in finished.items() if row is not None}
+    for name in rows:
+        progress.message(f"{name}: finished before, skipped")
+    waiting = [cell for cell in cells if cell.name not in rows]
+    workers = min(cells[0].config.workers, len(waiting))
+    if workers > 1:
+        threads = torch.get_num_threads()
+        found = in_parallel(_row_alone, waiting, workers=workers, threads=threads, progress=progress)
+    else:
+        found = [_row(cell, progress) for cell in waiting]
+    rows |= {cell.name: row for cell, row in zip(waiting, found, strict=True)}
+    return [rows[cell.name] for cell in cells]
+
+
+def _row_alone(cell: CamouflageCell) -> CamouflageRow:
+    return _row(cell, SilentProgress())
+
+
+def _row(cell: CamouflageCell, progress: Progress) -> CamouflageRow:
     machines = cell.config.machines()
     trained = on_processes(partial(train_network, cell), machines, progress)
     if trained.outcome.stopped_at is not None:
@@ -150,6 +176,6 @@ def _record(
             "mean_mask": {name: scores.s_measure for name, scores in baseline.items()},
             "notes": list(data.notes),
         },
-        settings=config.settings() | {"torch_threads": torch.get_num_threads()},
+        settings=config.settings() | {"torch_threads": config.threads(torch.get_num_threads())},
         rows=rows,
     )

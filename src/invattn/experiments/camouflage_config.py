@@ -27,17 +27,21 @@ QUICK: Mapping[str, Any] = {
     "backbone": "small",
     "backbone_weights": "none",
     "image_size": 96,
-    "train_size": 160,
-    "test_size": 60,
-    "batch_size": 10,
-    "epochs": 10,
-    "lr": 1e-3,
-    "lr_decay": 0.85,
+    "difficulty": 0.0,
+    "train_size": 600,
+    "test_size": 100,
+    "batch_size": 4,
+    "pretrain_epochs": 16,
+    "epochs": 2,
+    "lr": 1.5e-3,
+    "lr_decay": 0.2,
+    "vary": True,
+    "workers": 2,
 }
 """What ``--quick`` changes, where nothing else is given."""
 
 _NO_INFLUENCE = ("output", "resume", "checkpoint_minutes", "preview", "quick")
-_OTHER_CELLS = ("attention", "recipe", "repeats", "devices", "nodes", "accelerator")
+_OTHER_CELLS = ("attention", "recipe", "repeats", "devices", "nodes", "accelerator", "workers")
 _LARGEST_LR = 1e6
 
 
@@ -57,7 +61,11 @@ class CamouflageConfig:
         epochs: Passes over the training images.
         batch_size: Images in a batch.
         lr: Learning rate of Adam at the start.
-        lr_decay: Its factor after every epoch; 1 keeps it. The paper names no schedule.
+        lr_decay: Its factor from epoch to epoch, reached by equal factors at every step; 1 keeps it. The paper names no
+            schedule.
+        vary: Whether training images are turned, mirrored and recoloured at random; the paper names no such thing.
+        pretrain_epochs: Passes over the training images that train the backbone under a light head, before and once for
+            all rows and repeats; 0 leaves that out, as the paper does, whose backbone knows ImageNet.
         lipschitz: c, the bound of certified attention, coefficient of the constrained maps of other recipes.
         difficulty: Of synthetic pairs, 0..1.
         train_size: Training images; None: all of a folder, 1,000 synthetic ones.
@@ -68,6 +76,7 @@ class CamouflageConfig:
         accelerator: cpu, gpu, or auto.
         devices: Processes, or GPUs, of each machine that share every batch.
         nodes: Machines.
+        workers: Rows that are trained at the same time, each in a process with its part of the threads.
         checkpoint_minutes: Time between saves of an unfinished training.
         preview: Whether a map is drawn after each epoch for TensorBoard.
         resume: Continue an interrupted training.
@@ -88,6 +97,8 @@ class CamouflageConfig:
     batch_size: int = 6
     lr: float = 2.5e-5
     lr_decay: float = 1.0
+    vary: bool = False
+    pretrain_epochs: int = 0
     lipschitz: float = 0.9
     difficulty: float = 0.5
     train_size: int | None = None
@@ -98,6 +109,7 @@ class CamouflageConfig:
     accelerator: str = "auto"
     devices: int = 1
     nodes: int = 1
+    workers: int = 1
     checkpoint_minutes: float = 2.0
     preview: bool = True
     resume: bool = False
@@ -105,7 +117,7 @@ class CamouflageConfig:
     def __post_init__(self) -> None:
         check_name(self.backbone, BACKBONES, what="backbone")
         check_name(self.precision, PRECISIONS, what="precision")
-        for name in ("epochs", "batch_size", "repeats", "train_size", "test_size"):
+        for name in ("epochs", "batch_size", "repeats", "workers", "train_size", "test_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}.")
@@ -115,6 +127,12 @@ class CamouflageConfig:
             )
         if not 0 < self.lr <= _LARGEST_LR or not 0 < self.lr_decay <= 1 or not 0 < self.lipschitz < 1:
             raise ValueError("lr must be positive, lr_decay above 0 and at most 1, lipschitz strictly between 0 and 1.")
+        if self.pretrain_epochs < 0:
+            raise ValueError(f"pretrain_epochs must be at least 0; got {self.pretrain_epochs}.")
+        if self.workers > 1 and self.devices * self.nodes > 1:
+            raise ValueError("workers train different rows and devices share one: give --workers 1, or --devices 1.")
+        if self.pretrain_epochs and self.nodes > 1:
+            raise ValueError("pretrain_epochs is for one machine: train there first, or give --pretrain-epochs 0.")
         if not 0 <= self.difficulty <= 1 or not self.checkpoint_minutes > 0:
             raise ValueError("difficulty must lie between 0 and 1, and checkpoint_minutes be positive.")
         names = [name for name, _ in self.test]
@@ -143,6 +161,10 @@ class CamouflageConfig:
             backbone=self.backbone,
             image_size=self.image_size,
         )
+
+    def threads(self, available: int) -> int:
+        """Return the threads of torch in each process."""
+        return max(1, available // self.workers)
 
     def machines(self) -> Machines:
         """Return what training runs on."""

@@ -13,6 +13,7 @@ from invattn._errors import DataError
 from invattn.data.masked_images import TEST_COUNTS, TRAINING_COUNT, MaskedImages, MaskFolder, count_note
 from invattn.data.pixels import resize
 from invattn.data.synthetic_camouflage import LARGEST_SIDE, SyntheticCamouflage
+from invattn.data.varied_pairs import vary_pairs
 from invattn.experiments.camouflage_config import SYNTHETIC, CamouflageConfig
 
 SYNTHETIC_TRAIN, SYNTHETIC_TEST = 1000, 200
@@ -49,7 +50,7 @@ def open_camouflage_data(config: CamouflageConfig) -> CamouflageData:
     notes: list[str | None] = []
     if config.data == SYNTHETIC:
         train: MaskedImages = _synthetic("train", config, config.train_size or SYNTHETIC_TRAIN)
-        notes.append("generated from photographs and textures of scikit-image; none serves training and test")
+        notes.append("generated from pictures of scikit-image and scikit-learn; none serves training and test")
     else:
         train = MaskFolder(Path(config.data), name=Path(config.data).name, limit=config.train_size)
         notes.append(count_note("the training set", len(train), published=TRAINING_COUNT))
@@ -93,16 +94,18 @@ class TrainingPairs:
     Args:
         images: The training set.
         side: Of the square in pixels.
+        varied: Seed of random turns, mirrors and colours, other ones in every epoch; None: nothing is changed.
     """
 
-    def __init__(self, images: MaskedImages, *, side: int) -> None:
-        self._images, self._side = images, side
+    def __init__(self, images: MaskedImages, *, side: int, varied: int | None = None) -> None:
+        self._images, self._side, self._varied = images, side, varied
         self._kept: dict[int, Tensor] = {}
         self._most = KEPT_BYTES // (4 * side * side)
 
     def __call__(self, index: Tensor, epoch: int = 0) -> Tensor:
-        """Return shape (B, 4, side, side) for an index with shape (B,); the epoch changes nothing."""
-        return torch.stack([self._square(number) for number in index.tolist()]).float() / 255
+        """Return shape (B, 4, side, side) for an index with shape (B,); the epoch decides how they are varied."""
+        pairs = torch.stack([self._square(number) for number in index.tolist()]).float() / 255
+        return pairs if self._varied is None else vary_pairs(pairs, seed=self._varied, step=epoch, index=index)
 
     def _square(self, number: int) -> Tensor:
         if number in self._kept:

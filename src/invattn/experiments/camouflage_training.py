@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from lightning.pytorch import Callback
 from invattn.checkpoints import certificate_of
 from invattn.experiments.camouflage_cells import CamouflageCell
 from invattn.experiments.camouflage_data import TrainingPairs
+from invattn.experiments.camouflage_pretraining import Pretraining, load_pretrained
 from invattn.models import CamouflageNetwork, load_backbone_weights
 from invattn.training import FitResult, MaskLog, MaskTraining, Progress, ResumableLoader, Worker, derive_seed, fit
 from invattn.training.peak_memory import PeakMemory
@@ -45,8 +47,10 @@ def train_network(cell: CamouflageCell, worker: Worker, progress: Progress) -> T
         DataError: If the state to resume from is damaged or of another run, or weights cannot be had.
     """
     config = cell.config
+    gc.collect()  # a trainer of an earlier row is cyclic garbage; what it holds is no memory of this one
     peak = PeakMemory(on_gpu=config.machines().on_gpu)
-    pairs = TrainingPairs(cell.data.train, side=config.image_size)
+    varied = derive_seed(cell.seed, "vary") if config.vary else None
+    pairs = TrainingPairs(cell.data.train, side=config.image_size, varied=varied)
     loader = ResumableLoader(
         pairs,
         num_samples=len(cell.data.train),
@@ -88,11 +92,14 @@ def train_network(cell: CamouflageCell, worker: Worker, progress: Progress) -> T
 
 
 def start_network(cell: CamouflageCell) -> CamouflageNetwork:
-    """Return the network before its first step, with weights drawn from the seed and those of the backbone."""
+    """Return the network before its first step: weights drawn from the seed, and those that the backbone learnt."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(cell.seed, "model"))
         network = cell.network_config.build()
-    load_backbone_weights(network.backbone, cell.config.backbone_weights)
+    if cell.config.pretrain_epochs:
+        load_pretrained(network.backbone, Pretraining(cell.config, cell.data, cell.fingerprints).file("safetensors"))
+    else:
+        load_backbone_weights(network.backbone, cell.config.backbone_weights)
     return network
 
 

@@ -22,9 +22,6 @@ CHANNELS = 32
 
 NO_ATTENTION = "none"
 
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 @dataclass(frozen=True, kw_only=True)
 class CamouflageArchitecture:
@@ -74,9 +71,6 @@ class CamouflageNetwork(nn.Module):
         Zha et al. 2021, Sec. 4.3, F.3, Fig. 8; Lv et al. 2021 (the decoder).
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, architecture: CamouflageArchitecture) -> None:
         super().__init__()
         self.backbone = ResNetLevels(architecture.backbone)
@@ -88,8 +82,6 @@ class CamouflageNetwork(nn.Module):
         self.head = DilatedReduction(CHANNELS, 1)
         # Drawn last: from one seed, networks that differ in their attention start with equal weights elsewhere.
         self.attention = nn.ModuleList(_attention(architecture) for _ in range(levels))
-        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(_IMAGENET_STD)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits with shape (B, 1, H, W) for images in 0..1 with shape (B, 3, H, W).
@@ -111,7 +103,7 @@ class CamouflageNetwork(nn.Module):
 
     def attention_inputs(self, images: Tensor) -> list[Tensor]:
         """Return what the attention module of each level sees, shape (B, 32, h, w), the finest level first."""
-        features = self.backbone((images - self.mean) / self.std)
+        features = self.backbone(images)
         return [reduction(feature) for reduction, feature in zip(self.reductions, features, strict=True)]
 
     def blocks(self) -> list[Bijection]:

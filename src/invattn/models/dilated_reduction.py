@@ -8,6 +8,10 @@ from torch import Tensor, nn
 RATES = (3, 6, 12, 18)
 """Distances in pixels between the taps of the four convolutions."""
 
+OUTER = 0.1
+"""Spread of the outer taps at the start, relative to the centre's: it nearly is a 1 x 1 convolution, and learns to look
+further."""
+
 
 class DilatedReduction(nn.Module):
     """The sum of four dilated 3 x 3 convolutions, from any number of channels to a few; height and width stay.
@@ -27,8 +31,9 @@ class DilatedReduction(nn.Module):
         )
         for convolution in self.convolutions:
             assert isinstance(convolution, nn.Conv2d)
-            nn.init.kaiming_normal_(convolution.weight, nonlinearity="linear")
-            convolution.weight.data.div_(len(RATES) ** 0.5)  # four independent terms have the variance of one
+            # Four centre taps have the variance of one 1 x 1 convolution.
+            nn.init.normal_(convolution.weight, std=OUTER * (in_channels * len(RATES)) ** -0.5)
+            convolution.weight.data[..., 1, 1] /= OUTER
             assert convolution.bias is not None
             nn.init.zeros_(convolution.bias)
 

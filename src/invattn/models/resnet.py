@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from invattn._errors import DataError
@@ -20,6 +21,9 @@ STAGES = ("stage1", "stage2", "stage3", "stage4")
 
 HUB_NAME = "microsoft/resnet-50"
 
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
 _SIZES: dict[str, dict[str, Any]] = {
     "resnet50": {},  # the defaults of ResNetConfig are ResNet-50's: 256, 512, 1024, 2048 channels
     "small": {
@@ -32,9 +36,15 @@ _SIZES: dict[str, dict[str, Any]] = {
 
 BACKBONES = tuple(_SIZES)
 
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""What batch normalisation stores and normalisation image by image does not have."""
+
 
 class ResNetLevels(nn.Module):
     """A ResNet without its head, started at random.
+
+    The small one is ours. It normalises each channel image by image, where ResNet-50 normalises over the batch: what
+    stands out from the rest of its own image is then what it sees first, and it learns from few images.
 
     Args:
         name: ``resnet50``, or ``small`` for quick runs.
@@ -46,6 +56,9 @@ class ResNetLevels(nn.Module):
         He et al. 2016.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, name: str) -> None:
         from transformers import ResNetBackbone, ResNetConfig
 
@@ -54,11 +67,15 @@ class ResNetLevels(nn.Module):
         with quiet_transformers():
             config = ResNetConfig(**{"out_features": list(STAGES), **_SIZES[name]})
             self.resnet: ResNetBackbone = ResNetBackbone(config)
+        if name == "small":
+            _normalise_by_image(self.resnet)
         self.channels: tuple[int, ...] = tuple(self.resnet.channels)
+        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(_IMAGENET_STD)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return the features of normalised images (B, 3, H, W), the finest level first."""
-        return list(self.resnet(images).feature_maps)
+        """Return the features of images in 0..1, shape (B, 3, H, W), the finest level first."""
+        return list(self.resnet((images - self.mean) / self.std).feature_maps)
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         result: list[Tensor] = super().__call__(images)
@@ -86,13 +103,24 @@ def load_backbone_weights(levels: ResNetLevels, source: str) -> None:
     try:
         with quiet_transformers():
             loaded = ResNetBackbone.from_pretrained(path, out_features=list(STAGES), local_files_only=source != "hub")
-            levels.resnet.load_state_dict(loaded.state_dict())
+            own, stored = levels.resnet.state_dict(), loaded.state_dict()
+            unused = [key for key in stored if key not in own and key.rpartition(".")[2] in _STATISTICS]
+            levels.resnet.load_state_dict({key: value for key, value in stored.items() if key not in unused})
     except (OSError, ValueError, KeyError) as error:
         remedy = "Without a network, give --backbone-weights PATH or none." if source == "hub" else "Save it anew."
         reason = " ".join(str(error).split())[:160]
         raise DataError(f"the backbone weights {path} cannot be read ({reason}). {remedy}") from None
     except RuntimeError:
         raise DataError(f"the backbone weights {path} are of another network than the one to train.") from None
+
+
+def _normalise_by_image(module: nn.Module) -> None:
+    """Replace every batch normalisation inside by one of each image."""
+    for name, part in module.named_children():
+        if isinstance(part, nn.BatchNorm2d):
+            setattr(module, name, nn.InstanceNorm2d(part.num_features, affine=True))
+        else:
+            _normalise_by_image(part)
 
 
 @contextmanager

@@ -143,4 +143,6 @@ def _number(value: object, *, missing: float = float("inf")) -> float:
 
 
 def _error(value: float) -> str:
-    return "not finite" if value == float("inf") else f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
+    if value >= 1:
+        return "not finite" if value == float("inf") else f"{value:.1f}"
+    return f"{value:.1e}".replace("e-0", "e-")

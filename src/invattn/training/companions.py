@@ -86,7 +86,7 @@ def _companions(task: Callable[[Worker, Progress], object], worker: Worker) -> I
 def _accompany(task: Callable[[Worker, Progress], object], worker: Worker) -> None:
     """Do the task in a further process, without a word: the first process tells the user what happens."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process gets the Ctrl-C, and all agree to stop
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         with _surroundings_restored():
             task(worker, SilentProgress())
@@ -98,7 +98,8 @@ def _accompany(task: Callable[[Worker, Progress], object], worker: Worker) -> No
         sys.exit(_TOLD_ELSEWHERE)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Wait for the process that started this one, and end with it."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -20,7 +20,7 @@ class MaskTraining(ResumableModule):
     Args:
         network: Maps images (B, 3, H, W) to logits (B, 1, H, W).
         lr: Learning rate of Adam at the start.
-        decay: Factor of the learning rate after every epoch.
+        decay: Factor of the learning rate from epoch to epoch, reached by equal factors at every step.
         steps_per_epoch: Steps in an epoch.
         run_key: Identifies the run; a checkpoint with another key is not resumed.
 
@@ -49,7 +49,7 @@ class MaskTraining(ResumableModule):
     def configure_optimizers(self) -> Any:
         """Return Adam over the weights, and its learning rate of every step."""
         optimizer = torch.optim.Adam(self.network.parameters(), lr=self._lr)
-        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._decay ** (step // self._steps_per_epoch))
+        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._decay ** (step / self._steps_per_epoch))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:

@@ -18,6 +18,8 @@ def steps(load_benchmark: Callable[[str], ModuleType]) -> ModuleType:
 def test_one_step_is_measured(steps: ModuleType) -> None:
     found = steps.measure("gaussian", "paper", side=48, backbone="small", steps=2)
     assert found["seconds"] > 0
+    assert found["attention_cpu_seconds"] > 1e-4
+    assert steps.measure("none", "none", side=48, backbone="small", steps=1)["attention_cpu_seconds"] < 1e-3
     assert found["peak_memory"] > 2**24
     # Two steps at a tiny rate from random weights: the cross-entropy of coin tosses is near log 2 at the least.
     assert 0.5 < found["loss"] < 3
@@ -33,6 +35,7 @@ def test_there_are_thirteen_networks_and_finished_ones_are_kept(
         calls.append(command)
         kind, recipe = command[3:5]
         row = f'"attention": "{kind}", "recipe": "{recipe}", "seconds": 1, "cpu_seconds": 2, "peak_memory": 1073741824'
+        row += ', "attention_cpu_seconds": 0.4'
         return argparse.Namespace(stdout="{" + row + "}\n")
 
     monkeypatch.setattr(steps.subprocess, "run", answer)
@@ -43,4 +46,7 @@ def test_there_are_thirteen_networks_and_finished_ones_are_kept(
     assert len(calls) == 13
     capsys.readouterr()
     table = steps.markdown(rows, side=352, threads=2)
-    assert table.count("| 1.00 | 2.00 | +0% | 1.00 |") == 13
+    assert table.count("| 1.00 | 2.00 | 0.40 | 20.0% | +0.0% | 1.00 |") == 13
+    # 20% is above the 15% of certified concatenation and below the 30% of certified embedded Gaussian.
+    assert steps.complaints(rows) == ["attention takes 20% of a step of concatenation certified, not 15%"]
+    assert steps.complaints([rows[0] | {"peak_memory": 11 * 2**30}]) == ["none none needs more than 10 GiB"]

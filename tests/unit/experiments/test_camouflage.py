@@ -17,9 +17,11 @@ from invattn._errors import DataError
 from invattn.checkpoints import load_network
 from invattn.data.synthetic_camouflage import SyntheticCamouflage
 from invattn.evaluation.maps import mean_mask, measure_maps, predict_map
-from invattn.experiments.camouflage import CamouflageConfig, run_camouflage
+from invattn.experiments.camouflage import CamouflageConfig, make_cells, run_camouflage
 from invattn.experiments.camouflage_config import QUICK, camouflage_config
+from invattn.experiments.camouflage_data import TrainingPairs, open_camouflage_data
 from invattn.experiments.camouflage_evaluation import evaluate_maps, predict_folder
+from invattn.experiments.camouflage_training import start_network
 from invattn.metrics.camouflage import MapMeasures
 from invattn.records import CamouflageRecord
 from invattn.training import Interrupted, SilentProgress
@@ -152,6 +154,60 @@ def test_the_mean_mask_is_the_mean(tmp_path: Path) -> None:
     assert 0 < measures.scores().s_measure < 1
 
 
+def test_the_backbone_is_trained_once_and_every_row_starts_from_it(tmp_path: Path) -> None:
+    config = options(tmp_path, attention="none", pretrain_epochs=1, epochs=1, repeats=2)
+    first = run_camouflage(config, SilentProgress())
+    assert [row.seed for row in first.rows] == [0, 1]
+    stored = json.loads((tmp_path / "cells" / "backbone.json").read_text())
+    assert len(stored["train_loss"]) == 1
+    data = open_camouflage_data(config)
+    starts = [start_network(cell).backbone.state_dict() for cell in make_cells(config, data)]
+    assert all(torch.equal(start[name], starts[0][name]) for start in starts for name in start)
+    progress = Progress()
+    run_camouflage(config, progress)
+    assert progress.messages[0] == "backbone: trained before, skipped"
+    with pytest.raises(DataError, match="other options, data or code"):
+        run_camouflage(options(tmp_path, attention="dot_product", pretrain_epochs=2), SilentProgress())
+    (tmp_path / "cells" / "backbone.safetensors").write_bytes(b"damaged")
+    with pytest.raises(DataError, match="no weights of this backbone"):
+        start_network(make_cells(config, data)[0])
+
+
+def test_a_run_stopped_while_the_backbone_trains_continues_to_the_same_result(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"pretrain_epochs": 2, "vary": True}
+    whole = run_camouflage(options(tmp_path / "whole", **changes), SilentProgress())
+    with pytest.raises(Interrupted, match="--resume"):
+        run_camouflage(options(tmp_path / "part", **changes), Progress(stop=3))
+    assert (tmp_path / "part" / "cells" / "backbone.ckpt").exists()
+    resumed = run_camouflage(options(tmp_path / "part", resume=True, **changes), SilentProgress())
+    assert plain(resumed) == plain(whole)
+
+
+@pytest.mark.slow
+def test_rows_trained_at_the_same_time_are_those_trained_one_by_one(tmp_path: Path) -> None:
+    changes = {"attention": "none,concatenation", "pretrain_epochs": 1, "preview": False}
+    alone = run_camouflage(options(tmp_path / "alone", **changes), SilentProgress())
+    progress = Progress()
+    together = run_camouflage(options(tmp_path / "together", workers=2, **changes), progress)
+    assert plain(together) == plain(alone)
+    assert progress.done >= 2
+    again = run_camouflage(options(tmp_path / "together", workers=2, **changes), SilentProgress())
+    assert plain(again) == plain(alone)
+
+
+def test_varied_pairs_depend_on_epoch_and_number_and_keep_the_mask_at_its_object() -> None:
+    train = SyntheticCamouflage("train", count=6, side=48, difficulty=0.0, seed=0)
+    plain_pairs, varied = TrainingPairs(train, side=48), TrainingPairs(train, side=48, varied=3)
+    index = torch.arange(6)
+    assert torch.equal(varied(index, 1), torch.cat([varied(index[3:], 1), varied(index[:3], 1)])[[3, 4, 5, 0, 1, 2]])
+    assert not torch.equal(varied(index, 1), varied(index, 2))
+    for before, after in zip(plain_pairs(index), varied(index, 1), strict=True):
+        # Turns and mirrors move pixels, recolouring keeps or narrows the spread of the channels of each.
+        assert float(before[3].sum()) == float(after[3].sum())
+        inside = [float(pair[:3].mean(dim=0)[pair[3] > 0.5].mean()) for pair in (before, after)]
+        assert inside[0] == pytest.approx(inside[1], abs=1e-5)
+
+
 def test_thirteen_rows_and_the_papers_protocol() -> None:
     config = CamouflageConfig(output=Path("out"))
     assert len(config.variants()) == 13
@@ -171,6 +227,9 @@ def test_thirteen_rows_and_the_papers_protocol() -> None:
         ({"backbone": "vgg"}, "unknown backbone"),
         ({"image_size": 32}, "at least 33"),
         ({"epochs": 0}, "epochs must be at least 1"),
+        ({"workers": 2, "devices": 2}, "workers train different rows"),
+        ({"pretrain_epochs": -1}, "pretrain_epochs must be at least 0"),
+        ({"pretrain_epochs": 1, "nodes": 2}, "for one machine"),
         ({"lr": 0.0}, "lr must be positive"),
         ({"difficulty": 2.0}, "difficulty must lie"),
         ({"test": (("A", Path("x")), ("A", Path("y")))}, "two test sets have one name"),
