@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 
 from invattn._errors import DataError, InvAttnError
 from invattn.cli.camouflage_options import evaluate_parser, predict_parser, train_parser
-from invattn.cli.camouflage_tables import show_results, show_sets
+from invattn.cli.camouflage_tables import show_more, show_results, show_sets
 from invattn.cli.parser import OneLineParser
 
 
@@ -89,8 +89,11 @@ def _evaluate(options: Namespace) -> None:
         name=options.name,
         output=Path(options.output),
         progress=progress_for(Console(stderr=True)),
+        all_metrics=options.all_metrics,
+        images=None if options.images is None else Path(options.images),
     )
     show_sets(sets)
+    show_more(sets)
     print(f"results: {(Path(options.output) / 'results.json').resolve()}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -10,21 +11,29 @@ from PIL import Image
 from invattn._errors import DataError
 from invattn.checkpoints import load_network
 from invattn.data.folder import list_images
-from invattn.data.masked_images import MASKS
+from invattn.data.masked_images import IMAGES, MASKS
 from invattn.data.masks import read_grey, read_mask
 from invattn.data.pixels import read_picture
-from invattn.data.stems import match_stems
+from invattn.data.stems import Match, match_stems
 from invattn.evaluation.maps import predict_map
 from invattn.experiments.camouflage_measure import map_metrics
 from invattn.experiments.output_folder import check_output, make_folder
-from invattn.metrics.camouflage import MapMeasures
+from invattn.metrics.camouflage import GreyImage, MapMeasures, resize_map
+from invattn.metrics.every_measure import EveryMeasure
 from invattn.records import MapMetrics, atomic_write, write_json
 from invattn.records.reader import SCHEMA_VERSION
 from invattn.training import Progress
 
 
 def evaluate_maps(
-    predictions: Path, masks: Path, *, name: str | None, output: Path, progress: Progress
+    predictions: Path,
+    masks: Path,
+    *,
+    name: str | None,
+    output: Path,
+    progress: Progress,
+    all_metrics: bool = False,
+    images: Path | None = None,
 ) -> dict[str, MapMetrics]:
     """Measure maps against masks and write ``output/results.json``.
 
@@ -34,6 +43,8 @@ def evaluate_maps(
         name: Of the set, where there is only one; None: that of the folder.
         output: Where the file goes; made if it is missing.
         progress: Is told of every map.
+        all_metrics: Whether to measure all that PySODMetrics publishes a reference value of.
+        images: What the maps are of, laid out as the masks, or sets with ``Imgs`` inside; for one of all measures.
 
     Returns:
         Set -> what was measured.
@@ -43,24 +54,67 @@ def evaluate_maps(
         OSError: If the file cannot be written.
     """
     check_output(output)
+    if images is not None and not all_metrics:
+        raise DataError("--images is for a measure of --all-metrics: give both, or leave it out.")
     sets = _sets(predictions, masks, name=name)
     matched = {part: match_stems(*folders, what=("map", "mask")) for part, folders in sets.items()}
+    pictures = {} if images is None else _pictures(images, matched, several=bool(_folders(predictions)))
     found: dict[str, MapMetrics] = {}
     for part, pairs in matched.items():
-        measures = MapMeasures()
         progress.begin(f"measure {part}", total=len(pairs))
         try:
-            for _, prediction, mask in pairs:
-                measures.add(read_grey(prediction).numpy(), read_mask(mask).numpy())
-                progress.advance()
+            found[part] = (
+                _measure_all(pairs, pictures.get(part), progress) if all_metrics else _measure(pairs, progress)
+            )
         finally:
             progress.end()
-        found[part] = map_metrics(measures.scores())
     content = {"schema_version": SCHEMA_VERSION, "experiment": "camouflage evaluation"}
-    write_json(
-        make_folder(output) / "results.json", content | {"sets": {part: vars(values) for part, values in found.items()}}
-    )
+    plain = {part: values.to_json() for part, values in found.items()}
+    write_json(make_folder(output) / "results.json", content | {"sets": plain})
     return found
+
+
+def _measure(pairs: Sequence[Match], progress: Progress) -> MapMetrics:
+    measures = MapMeasures()
+    for _, prediction, mask in pairs:
+        measures.add(read_grey(prediction).numpy(), read_mask(mask).numpy())
+        progress.advance()
+    return map_metrics(measures.scores())
+
+
+def _measure_all(pairs: Sequence[Match], pictures: dict[str, Path] | None, progress: Progress) -> MapMetrics:
+    measures = EveryMeasure()
+    for stem, prediction, mask in pairs:
+        truth = read_mask(mask).numpy()
+        found = resize_map(read_grey(prediction).numpy(), height=truth.shape[0], width=truth.shape[1])
+        picture = None if pictures is None else _picture(pictures[stem], shape=truth.shape)
+        measures.add(found, truth, picture=picture)
+        progress.advance()
+    return map_metrics(measures.nine(), more=measures.scores())
+
+
+def _pictures(images: Path, matched: Mapping[str, Sequence[Match]], *, several: bool) -> dict[str, dict[str, Path]]:
+    """Return set -> stem -> the file of the image."""
+    found: dict[str, dict[str, Path]] = {}
+    for part, pairs in matched.items():
+        folder = images / part if several else images
+        folder = folder / IMAGES if (folder / IMAGES).is_dir() else folder
+        if not folder.is_dir():
+            raise DataError(f"there is no folder {folder}: --images is laid out as --masks.")
+        masks = pairs[0].second.parent
+        found[part] = {stem: path for stem, path, _ in match_stems(folder, masks, what=("image", "mask"))}
+    return found
+
+
+def _picture(path: Path, *, shape: tuple[int, ...]) -> GreyImage:
+    """Read an image of a shape (H, W), with shape (H, W, 3)."""
+    pixels = read_picture(path).pixels.permute(1, 2, 0).contiguous().numpy()
+    if pixels.shape[:2] != shape:
+        raise DataError(
+            f"{path} has {pixels.shape[1]} x {pixels.shape[0]} pixels and its mask {shape[1]} x {shape[0]}: an image "
+            "must have the size of its mask."
+        )
+    return pixels
 
 
 def predict_folder(model: Path, images: Path, *, output: Path, progress: Progress) -> int:
@@ -102,7 +156,7 @@ def _sets(predictions: Path, masks: Path, *, name: str | None) -> dict[str, tupl
     for folder in (predictions, masks):
         if not folder.is_dir():
             raise DataError(f"there is no folder {folder}: check the path.")
-    inside = sorted(path.name for path in predictions.iterdir() if path.is_dir() and not path.name.startswith("."))
+    inside = _folders(predictions)
     if not inside:
         masks = _masks_of(masks)
         own = masks.parent.name if masks.name == MASKS else masks.name
@@ -117,3 +171,7 @@ def _sets(predictions: Path, masks: Path, *, name: str | None) -> dict[str, tupl
 
 def _masks_of(folder: Path) -> Path:
     return folder / MASKS if (folder / MASKS).is_dir() else folder
+
+
+def _folders(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
