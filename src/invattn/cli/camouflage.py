@@ -95,6 +95,7 @@ def _evaluate(options: Namespace) -> None:
     show_sets(sets)
     show_more(sets)
     print(f"results: {(Path(options.output) / 'results.json').resolve()}")
+    print(f"page: {(Path(options.output) / 'maps.html').resolve()}")
 
 
 def _predict(options: Namespace) -> None:

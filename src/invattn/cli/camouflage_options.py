@@ -51,10 +51,12 @@ def evaluate_parser() -> OneLineParser:
     parser.add_argument(
         "--name", type=str, default=None, metavar="NAME", help="of a single set (default: its folder's)"
     )
-    parser.add_argument("--output", type=str, default=".", metavar="DIR", help="where results.json goes")
+    parser.add_argument(
+        "--output", type=str, default=".", metavar="DIR", help="where results.json and the page maps.html go"
+    )
     every = "also measure all that PySODMetrics publishes reference values of, under its names"
     parser.add_argument("--all-metrics", action=ActionYesNo(no_prefix="no-"), default=False, help=every)
-    images = "with --all-metrics: the images, for the measure ccm"
+    images = "the images, for the page and, with --all-metrics, the measure ccm"
     parser.add_argument("--images", type=str, default=None, metavar="DIR", help=images)
     return parser
 

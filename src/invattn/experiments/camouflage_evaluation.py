@@ -17,11 +17,13 @@ from invattn.data.pixels import read_picture
 from invattn.data.stems import Match, match_stems
 from invattn.evaluation.maps import predict_map
 from invattn.experiments.camouflage_measure import map_metrics
+from invattn.experiments.map_sheet import map_sheet
 from invattn.experiments.output_folder import check_output, make_folder
 from invattn.metrics.camouflage import GreyImage, MapMeasures, resize_map
 from invattn.metrics.every_measure import EveryMeasure
 from invattn.records import MapMetrics, atomic_write, write_json
 from invattn.records.reader import SCHEMA_VERSION
+from invattn.report.maps_page import render_maps
 from invattn.training import Progress
 
 
@@ -35,7 +37,7 @@ def evaluate_maps(
     all_metrics: bool = False,
     images: Path | None = None,
 ) -> dict[str, MapMetrics]:
-    """Measure maps against masks and write ``output/results.json``.
+    """Measure maps against masks and write ``output/results.json`` and a page, ``output/maps.html``.
 
     Args:
         predictions: A folder of maps, or of folders of maps, one for each set.
@@ -44,18 +46,17 @@ def evaluate_maps(
         output: Where the file goes; made if it is missing.
         progress: Is told of every map.
         all_metrics: Whether to measure all that PySODMetrics publishes a reference value of.
-        images: What the maps are of, laid out as the masks, or sets with ``Imgs`` inside; for one of all measures.
+        images: What the maps are of, laid out as the masks, or sets with ``Imgs`` inside; for the pictures, and for one
+            of all measures.
 
     Returns:
         Set -> what was measured.
 
     Raises:
         DataError: If a folder or a file cannot be used; one line that says what to do.
-        OSError: If the file cannot be written.
+        OSError: If a file cannot be written.
     """
     check_output(output)
-    if images is not None and not all_metrics:
-        raise DataError("--images is for a measure of --all-metrics: give both, or leave it out.")
     sets = _sets(predictions, masks, name=name)
     matched = {part: match_stems(*folders, what=("map", "mask")) for part, folders in sets.items()}
     pictures = {} if images is None else _pictures(images, matched, several=bool(_folders(predictions)))
@@ -70,7 +71,9 @@ def evaluate_maps(
             progress.end()
     content = {"schema_version": SCHEMA_VERSION, "experiment": "camouflage evaluation"}
     plain = {part: values.to_json() for part, values in found.items()}
+    sheets = {part: map_sheet(pairs, pictures.get(part)) for part, pairs in matched.items()}
     write_json(make_folder(output) / "results.json", content | {"sets": plain})
+    atomic_write(output / "maps.html", render_maps(found, sheets).encode("utf-8"))
     return found
 
 
