@@ -41,9 +41,17 @@ class Flash(Primitives):
         causal: bool,
     ) -> Triple:
         g, q, k, v, o = _same_width(incoming, query, key, value, out)
-        found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            g, q, k, v, o, sizes[..., 0], 0.0, causal, scale=1.0
-        )
+        parts = 1 if causal else _parts(query)
+        if parts == 1:
+            found = _gradients(g, q, k, v, o, sizes[..., 0], causal)
+        else:
+            cut_g, cut_q, cut_o, cut_sizes = (_cut(tensor, parts) for tensor in (g, q, o, sizes))
+            every_k, every_v = (tensor.repeat_interleave(parts, dim=1) for tensor in (k, v))
+            by_q, by_k, by_v = (
+                part.view(-1, query.shape[1], parts, *part.shape[2:])
+                for part in _gradients(cut_g, cut_q, every_k, every_v, cut_o, cut_sizes[..., 0], causal)
+            )
+            found = by_q.flatten(2, 3)[..., : query.shape[-2], :], by_k.sum(dim=2), by_v.sum(dim=2)
         by_query, by_key, by_value = (
             part[..., : like.shape[-1]].contiguous() for part, like in zip(found, (query, key, value), strict=True)
         )
@@ -55,6 +63,34 @@ class Flash(Primitives):
         query = torch.cat([query, torch.ones_like(query[..., :1])], dim=-1)
         out, shares = self.forward(query, torch.cat([key, -sizes], dim=-1), value, kernel=kernel, causal=False)
         return out * shares.exp(), shares
+
+
+def _gradients(
+    g: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sums: Tensor, causal: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        g, q, k, v, out, log_sums, 0.0, causal, scale=1.0
+    )
+    return found
+
+
+def _parts(query: Tensor) -> int:
+    """Return into how many parts the queries are cut for first gradients.
+
+    Torch gives each map to one thread there. Where there are fewer maps than threads, every part is a map of its own.
+    """
+    wanted = torch.get_num_threads() // max(1, query.shape[0] * query.shape[1])
+    return max(1, min(wanted, query.shape[-2] // _ROWS_WORTH_FILLING))
+
+
+def _cut(tensor: Tensor, parts: int) -> Tensor:
+    """Turn (B, H, N, m) into (B, H parts, N / parts, m), with rows of zeros at the end where N is no multiple.
+
+    Rows without a gradient of the output add nothing to any other.
+    """
+    rows = -(-tensor.shape[-2] // parts)
+    whole = F.pad(tensor, (0, 0, 0, rows * parts - tensor.shape[-2]))
+    return whole.reshape(tensor.shape[0], tensor.shape[1] * parts, rows, tensor.shape[-1])
 
 
 def _same_width(*tensors: Tensor) -> list[Tensor]:
