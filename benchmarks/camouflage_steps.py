@@ -125,7 +125,10 @@ def share(row: Row) -> float:
 
 def markdown(rows: list[Row], *, side: int, threads: int) -> str:
     """Return the table as Markdown."""
-    base = next((float(row["cpu_seconds"]) for row in rows if row["attention"] == "none"), float("nan"))
+    base, wall = (
+        next((float(row[clock]) for row in rows if row["attention"] == "none"), float("nan"))
+        for clock in ("cpu_seconds", "seconds")
+    )
     lines = [
         "# A training step with each attention module",
         "",
@@ -133,14 +136,15 @@ def markdown(rows: list[Row], *, side: int, threads: int) -> str:
         "",
         f"ResNet-50 network at {side} x {side}, batch 1, {threads} threads, float32; least of several "
         "steps. Attention: forwards and backwards through the four modules alone, CPU time, and its share of the "
-        "step's; more than Base: CPU time of the whole step beside that without attention. Memory: largest "
-        "resident set of the process. Shared cores: of all times, CPU time suffers least.",
+        "step's; more than Base: CPU time of the whole step beside that without attention; of the step: what of its "
+        "time by the clock is beyond that without attention. Memory: largest resident set of the process.",
         "",
-        "| attention | recipe | step, s | CPU, s | attention, CPU s | share | more than Base | memory, GiB |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
+        "| attention | recipe | step, s | of the step | CPU, s | attention, CPU s | share | more than Base | memory, GiB |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
-        numbers = [f"{row[name]:.2f}" for name in ("seconds", "cpu_seconds", "attention_cpu_seconds")]
+        numbers = [f"{row['seconds']:.2f}", f"{1 - wall / row['seconds']:.1%}"]
+        numbers += [f"{row[name]:.2f}" for name in ("cpu_seconds", "attention_cpu_seconds")]
         numbers += [f"{share(row):.1%}", f"{row['cpu_seconds'] / base - 1:+.1%}", f"{row['peak_memory'] / 2**30:.2f}"]
         lines.append(f"| {' | '.join((row['attention'], row['recipe'], *numbers))} |")
     return "\n".join(lines) + "\n"
