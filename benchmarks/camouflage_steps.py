@@ -139,7 +139,7 @@ def markdown(rows: list[Row], *, side: int, threads: int) -> str:
         "step's; more than Base: CPU time of the whole step beside that without attention; of the step: what of its "
         "time by the clock is beyond that without attention. Memory: largest resident set of the process.",
         "",
-        "| attention | recipe | step, s | of the step | CPU, s | attention, CPU s | share | more than Base | memory, GiB |",
+        "| attention | recipe | step, s | of the step | CPU, s | attention, CPU s | share | more than Base | GiB |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:

@@ -46,7 +46,7 @@ def test_there_are_thirteen_networks_and_finished_ones_are_kept(
     assert len(calls) == 13
     capsys.readouterr()
     table = steps.markdown(rows, side=352, threads=2)
-    assert table.count("| 1.00 | 2.00 | 0.40 | 20.0% | +0.0% | 1.00 |") == 13
+    assert table.count("| 1.00 | 0.0% | 2.00 | 0.40 | 20.0% | +0.0% | 1.00 |") == 13
     # 20% is above the 15% of certified concatenation and below the 30% of certified embedded Gaussian.
     assert steps.complaints(rows) == ["attention takes 20% of a step of concatenation certified, not 15%"]
     assert steps.complaints([rows[0] | {"peak_memory": 11 * 2**30}]) == ["none none needs more than 10 GiB"]
