@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,3 +30,17 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     yield driver
     driver.quit()
+
+
+@pytest.fixture(scope="module")
+def show(browser: Any) -> Callable[[Path], None]:
+    """Open a page and wait for the end of it: on a busy machine ``get`` was seen to return half-way through a large one."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def opened(page: Path) -> None:
+        browser.get(page.as_uri())
+        WebDriverWait(browser, 30).until(
+            lambda driver: driver.execute_script("return document.readyState === 'complete'")
+        )
+
+    return opened
