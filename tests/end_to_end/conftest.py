@@ -34,7 +34,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def show(browser: Any) -> Callable[[Path], None]:
-    """Open a page and wait for the end of it: on a busy machine ``get`` was seen to return half-way through a large one."""
+    """Open a page and wait for its end: on a busy machine ``get`` was seen to return half-way through a large one."""
     from selenium.webdriver.support.ui import WebDriverWait
 
     def opened(page: Path) -> None:
