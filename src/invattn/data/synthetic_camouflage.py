@@ -137,8 +137,10 @@ def _cut(source: Tensor, uniform: Iterator[float], *, side: int, zoom: float) ->
     cos, sin = reach * math.cos(angle), reach * math.sin(angle)
     rows = [[2 * cos / width, -2 * sin / width, 2 * left / width - 1]]
     rows += [[2 * sin / height, 2 * cos / height, 2 * top / height - 1]]
-    grid = F.affine_grid(torch.tensor([rows]), [1, 3, side, side], align_corners=False)
-    return F.grid_sample(source[None], grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
+    # What follows is in float64 too, for the same reason as in read_source.
+    grid = F.affine_grid(torch.tensor([rows], dtype=torch.float64), [1, 3, side, side], align_corners=False).float()
+    found = F.grid_sample(source[None], grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return found[0].double()
 
 
 def _recoloured(copy: Tensor, *, like: Tensor) -> Tensor:
@@ -151,9 +153,9 @@ def _depth(uniform: Iterator[float], *, side: int) -> Tensor:
     """Return r(angle) - distance from the centre in pixels, shape (side, side): positive within the outline r."""
     column, row = side * _between(uniform, 0.3, 0.7), side * _between(uniform, 0.3, 0.7)
     radius = side * _between(uniform, 0.14, 0.28)
-    place = torch.arange(side) + 0.5
+    place = torch.arange(side, dtype=torch.float64) + 0.5
     down, right = torch.meshgrid(place - row, place - column, indexing="ij")
-    angle, outline = torch.atan2(down, right), torch.ones(side, side)
+    angle, outline = torch.atan2(down, right), torch.ones_like(down)
     for waves in _HARMONICS:
         size, phase = _between(uniform, 0.0, 0.5 / waves), _between(uniform, 0.0, 2 * math.pi)
         outline = outline + size * torch.cos(waves * angle + phase)
@@ -186,7 +188,8 @@ def read_source(file: str) -> Tensor:
     if short >= 512:
         return pixels
     sides = [round(length * 512 / short) for length in pixels.shape[-2:]]
-    return F.interpolate(pixels[None], size=sides, mode="bilinear", align_corners=False)[0]
+    # In float64: in float32 the last digit depends on the number of threads, and with it some of the 8 bits of a pixel.
+    return F.interpolate(pixels[None].double(), size=sides, mode="bilinear", align_corners=False)[0].float()
 
 
 def _between(uniform: Iterator[float], low: float, high: float) -> float:
