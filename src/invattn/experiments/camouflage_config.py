@@ -33,7 +33,7 @@ QUICK: Mapping[str, Any] = {
     "batch_size": 4,
     "pretrain_epochs": 16,
     "epochs": 2,
-    "lr": 1.5e-3,
+    "lr": 7e-4,
     "lr_decay": 0.2,
     "vary": True,
     "workers": 2,
