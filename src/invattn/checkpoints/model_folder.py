@@ -58,7 +58,7 @@ class ReadModel(NamedTuple):
     problems: tuple[str, ...] = ()
 
 
-def save_model(model: nn.Module, folder: Path, *, config: StoredConfig) -> dict[str, Any]:
+def save_model(model: nn.Module, folder: Path | str, *, config: StoredConfig) -> dict[str, Any]:
     """Write a model with its certificate; the folder is made if it is missing.
 
     Args:
@@ -72,6 +72,7 @@ def save_model(model: nn.Module, folder: Path, *, config: StoredConfig) -> dict[
     Raises:
         OSError: If a file cannot be written.
     """
+    folder = Path(folder)
     state = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     plain = json.loads(json.dumps(config.to_json()))
     certificate = full_certificate(model) | {"config": hash_json(plain)}
@@ -83,7 +84,7 @@ def save_model(model: nn.Module, folder: Path, *, config: StoredConfig) -> dict[
     return certificate
 
 
-def load_model(folder: Path) -> LoadedModel[ModelConfig]:
+def load_model(folder: Path | str) -> LoadedModel[ModelConfig]:
     """Rebuild a model from its folder and verify that it is the one that was certified.
 
     Args:
@@ -99,7 +100,7 @@ def load_model(folder: Path) -> LoadedModel[ModelConfig]:
     return _load(folder, ModelConfig, what="a single attention block")
 
 
-def load_flow(folder: Path) -> LoadedModel[FlowConfig]:
+def load_flow(folder: Path | str) -> LoadedModel[FlowConfig]:
     """Rebuild a flow from its folder, as :func:`load_model` does for a block.
 
     Raises:
@@ -109,7 +110,7 @@ def load_flow(folder: Path) -> LoadedModel[FlowConfig]:
     return _load(folder, FlowConfig, what="a flow")  # type: ignore[type-abstract]
 
 
-def load_network(folder: Path) -> tuple[CamouflageNetwork, NetworkConfig]:
+def load_network(folder: Path | str) -> tuple[CamouflageNetwork, NetworkConfig]:
     """Rebuild a network that finds camouflaged objects from its folder, as :func:`load_model` does for a block.
 
     Returns:
@@ -127,7 +128,7 @@ def load_network(folder: Path) -> tuple[CamouflageNetwork, NetworkConfig]:
     return loaded.model, loaded.config
 
 
-def _load(folder: Path, kind: type[_Kind], *, what: str) -> LoadedModel[_Kind]:
+def _load(folder: Path | str, kind: type[_Kind], *, what: str) -> LoadedModel[_Kind]:
     loaded = read_model(folder)
     refuse(folder, loaded.problems)
     if not isinstance(loaded.config, kind):
@@ -136,7 +137,7 @@ def _load(folder: Path, kind: type[_Kind], *, what: str) -> LoadedModel[_Kind]:
     return LoadedModel(loaded.model, loaded.config, loaded.certificate, loaded.problems)
 
 
-def refuse(folder: Path, problems: Sequence[str]) -> None:
+def refuse(folder: Path | str, problems: Sequence[str]) -> None:
     """Raise CertificateError if a model differs from its certificate, with the first difference.
 
     Args:
@@ -148,7 +149,7 @@ def refuse(folder: Path, problems: Sequence[str]) -> None:
         raise CertificateError(f"{folder} differs from its certificate: {problems[0]}{more}. {_REMEDY}")
 
 
-def read_model(folder: Path) -> ReadModel:
+def read_model(folder: Path | str) -> ReadModel:
     """Rebuild a model from its folder and list how it differs from its certificate, without refusing it.
 
     Args:
@@ -157,6 +158,7 @@ def read_model(folder: Path) -> ReadModel:
     Raises:
         DataError: If a file is missing, damaged, or from another version.
     """
+    folder = Path(folder)
     certificate = read_json(folder / CERTIFICATE)
     if not isinstance(certificate, dict) or not {"bound", "blocks", "config", "tensors"} <= certificate.keys():
         raise DataError(f"{folder / CERTIFICATE} is not a certificate of this version. Save the model again.")

@@ -55,6 +55,14 @@ def test_a_loaded_model_computes_the_same(tmp_path: Path, kind: str, recipe: Rec
     assert not loaded.model.training
 
 
+def test_a_folder_may_be_named_by_a_string(tmp_path: Path) -> None:
+    config = make()
+    model = config.build()
+    save_model(model, str(tmp_path / "model"), config=config)
+    x = torch.randn(2, 3, 6, 4, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(load_model(str(tmp_path / "model")).model(x), model.eval()(x))
+
+
 def test_the_certificate_holds_every_factor_and_tensor(tmp_path: Path) -> None:
     model = saved(tmp_path)
     certificate = json.loads((tmp_path / "certificate.json").read_text())
