@@ -1,12 +1,13 @@
 """Measure from which size on each back end of attention beats the plain formula: what the dispatch table is made of.
 
-    python benchmarks/backend_thresholds.py [--forms exp-row elu+1-row-sum] [--sizes 256x64 2048x1] [--repeats 5]
+    python benchmarks/backend_thresholds.py --output thresholds-output [--forms exp-row elu+1-row-sum] [--repeats 5]
 
 A form is kernel-normalisation, with -sum for additive scores. A size is tokens x batch. Every back end that can compute
 a form takes its turn beside the formula over the whole batch, in one process, on one thread; ratios are medians of the
 rounds, in seconds of the processor. The operations: value; gradient by tokens; derivative along a direction; and the
 training step of a log-determinant (five gradients, one second-order product, its gradient by tokens and weights).
-Writes docs/results/backend_thresholds.md and .json (numbers only). Some ten minutes.
+Rows that are measured are kept in OUTPUT, so that the same command goes on where it was stopped; at the end
+docs/results/backend_thresholds.md and .json (numbers only) are written. Some ten minutes.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ import torch
 from torch import Tensor
 
 import invattn
+from invattn.experiments.source_hash import source_hash
 from invattn.functional import BACKENDS, Response, attend, check_backend, get_kernel, response_weights
-from invattn.records import atomic_write, write_json
+from invattn.records import atomic_write, read_json, write_json
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 FORMS = (
@@ -43,6 +45,7 @@ FORMS = (
 SIZES = ("64x64", "128x64", "256x64", "256x1", "512x1", "1024x1", "2048x1", "4096x1")
 FORMULA, CHOSEN = "formula", "chosen"
 GRADIENTS = 5
+FOLDERS = {"--output", "--results"}
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", default=SIZES)
     parser.add_argument("--operations", nargs="+", choices=list(OPERATIONS), default=list(OPERATIONS))
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--output", type=Path, required=True, help="folder of the rows that are measured")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the table goes")
     return parser.parse_args(arguments)
 
@@ -187,13 +191,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(given)
     torch.set_num_threads(1)
     rows = []
+    settings = {"repeats": options.repeats, "operations": list(options.operations)}
+    settings |= {"code": source_hash(), "torch": torch.__version__}
+    options.output.mkdir(parents=True, exist_ok=True)
     for form in options.forms:
         for size in options.sizes:
             tokens, batch = (int(number) for number in size.split("x"))
-            rows.append(measure(Case(form, tokens, batch), repeats=options.repeats, operations=options.operations))
-            print(f"{form}, {tokens} tokens, batch {batch}: measured", flush=True)
-    # The folder of the results is no part of what was measured.
-    shown = [word for i, word in enumerate(given) if word != "--results" and (i == 0 or given[i - 1] != "--results")]
+            name, path = f"{form}, {tokens} tokens, batch {batch}", options.output / f"{form}-{tokens}x{batch}.json"
+            kept = read_json(path) if path.exists() else {}
+            known = kept.get("settings") == settings
+            if not known:
+                row = measure(Case(form, tokens, batch), repeats=options.repeats, operations=options.operations)
+                write_json(path, kept := {"settings": settings, "row": row})
+            rows.append(kept["row"])
+            print(f"{name}: {'measured before, kept' if known else 'measured'}", flush=True)
+    # The folders are no part of what was measured.
+    shown = [word for before, word in zip(["", *given], given, strict=False) if not {before, word} & FOLDERS]
     content = {
         "schema_version": 1,
         "command": " ".join(["python benchmarks/backend_thresholds.py", *shown]),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -19,16 +18,9 @@ from invattn.records import CamouflageRecord
 TINY = {"image_size": 33, "train_size": 8, "test_size": 2, "pretrain_epochs": 0}
 
 
-@pytest.fixture
-def choice() -> ModuleType:
-    path = Path(__file__).resolve().parents[3] / "benchmarks" / "camouflage_choice.py"
-    spec = importlib.util.spec_from_file_location("camouflage_choice", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["camouflage_choice"] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def choice(load_benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return load_benchmark("camouflage_choice")
 
 
 def test_held_out_pictures_serve_no_training_and_no_test_picture_is_read(
