@@ -126,8 +126,14 @@ _PIECES = tuple(PIECE_KERNELS)
 _SHARED = ("row", "column", "total")
 
 TABLE = (
-    Entry("sorted", _PIECES, additive=True, normalize=_SHARED, order=2, tokens=400),
-    Entry("sorted", _PIECES, additive=True, normalize=_SHARED, order=2, tokens=100, batch=32),
+    *(
+        Entry("sorted", _PIECES, additive=True, normalize=("row", "total"), order=2, tokens=tokens, batch=batch)
+        for tokens, batch in ((650, 1), (400, 4), (256, 16), (150, 32))
+    ),
+    *(
+        Entry("sorted", _PIECES, additive=True, normalize=("column",), order=2, tokens=tokens, batch=batch)
+        for tokens, batch in ((750, 1), (500, 4), (200, 32))
+    ),
     Entry("fused", ("exp",), additive=False, normalize=("row",), order=0, tokens=700, device="cpu"),
     Entry("fused", ("exp",), additive=False, normalize=("row",), order=0, tokens=128, batch=32, device="cpu"),
     Entry("fused", ("exp",), additive=False, normalize=("row",), order=2, tokens=1000, device="cpu"),

@@ -42,6 +42,31 @@ def test_a_few_tokens_are_dense() -> None:
             assert choose(case(kernel, additive=additive)).backend == "dense"
 
 
+@pytest.mark.parametrize(
+    ("normalize", "tokens", "batch", "backend"),
+    [
+        ("row", 512, 1, "dense"),
+        ("row", 700, 1, "sorted"),
+        ("row", 256, 8, "dense"),
+        ("row", 400, 4, "sorted"),
+        ("row", 128, 64, "dense"),
+        ("row", 160, 32, "sorted"),
+        ("total", 700, 1, "sorted"),
+        ("column", 600, 1, "dense"),
+        ("column", 800, 1, "sorted"),
+        ("column", 400, 4, "dense"),
+        ("column", 512, 4, "sorted"),
+        ("column", 160, 64, "dense"),
+        ("column", 256, 64, "sorted"),
+    ],
+)
+def test_sums_are_sorted_from_where_it_was_measured_to_pay(
+    normalize: str, tokens: int, batch: int, backend: str
+) -> None:
+    found = choose(case("elu+1", normalize, additive=True, queries=tokens, keys=tokens, batch=batch))
+    assert found.backend == backend
+
+
 @pytest.mark.parametrize("order", [0, 2])
 @pytest.mark.parametrize(
     ("options", "backend"),
