@@ -7,7 +7,7 @@ a form takes its turn beside the formula over the whole batch, in one process, o
 rounds, in seconds of the processor. The operations: value; gradient by tokens; derivative along a direction; and the
 training step of a log-determinant (five gradients, one second-order product, its gradient by tokens and weights).
 Rows that are measured are kept in OUTPUT, so that the same command goes on where it was stopped; at the end
-docs/results/backend_thresholds.md and .json (numbers only) are written. Some ten minutes.
+docs/results/backend_thresholds.md and .json (numbers only) are written. Some twenty minutes.
 """
 
 from __future__ import annotations
