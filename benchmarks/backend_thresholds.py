@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 import invattn
-from invattn.experiments.source_hash import source_hash
+from invattn._files import atomic_write, read_json, write_json
+from invattn.experiments.kit.run import source_hash
 from invattn.functional import BACKENDS, Response, attend, check_backend, get_kernel, response_weights
-from invattn.records import atomic_write, read_json, write_json
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 FORMS = (

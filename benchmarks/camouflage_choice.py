@@ -23,12 +23,13 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from invattn.data import synthetic_camouflage
-from invattn.experiments.camouflage import run_camouflage
-from invattn.experiments.camouflage_config import QUICK, CamouflageConfig
-from invattn.records import CamouflageRecord, atomic_write, write_json
-from invattn.report.camouflage_tables import label_of, ordered_groups
-from invattn.training import SilentProgress
+from invattn._files import atomic_write, write_json
+from invattn.experiments.camouflage import synthetic as synthetic_camouflage
+from invattn.experiments.camouflage.config import QUICK, CamouflageConfig
+from invattn.experiments.camouflage.page.tables import label_of, ordered_groups
+from invattn.experiments.camouflage.record import CamouflageRecord
+from invattn.experiments.camouflage.run import run_camouflage
+from invattn.experiments.kit.progress import SilentProgress
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from invattn.data.synthetic_camouflage import SOURCES, SyntheticCamouflage
-from invattn.records import atomic_write
+from invattn._files import atomic_write
+from invattn.experiments.camouflage.synthetic import SOURCES, SyntheticCamouflage
 
 DIFFICULTIES = (0.0, 0.5, 1.0)
 SIDE = 96

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from invattn.experiments.camouflage_config import CamouflageConfig
-from invattn.experiments.source_hash import source_hash
-from invattn.models import CamouflageNetwork
-from invattn.records import atomic_write, write_json
-from invattn.training.peak_memory import PeakMemory
+from invattn._files import atomic_write, write_json
+from invattn.experiments.camouflage.config import CamouflageConfig
+from invattn.experiments.camouflage.network import CamouflageNetwork
+from invattn.experiments.camouflage.segmentation import PeakMemory
+from invattn.experiments.kit.run import source_hash
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 

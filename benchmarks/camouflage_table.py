@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from invattn.records import CamouflageRecord, CamouflageRow, atomic_write, read_json, write_json
-from invattn.report.camouflage_comparison import comparisons
-from invattn.report.camouflage_tables import SCORES, label_of, network_rows, ordered_groups
+from invattn._files import atomic_write, read_json, write_json
+from invattn.experiments.camouflage.page.tables import SCORES, comparisons, label_of, network_rows, ordered_groups
+from invattn.experiments.camouflage.record import CamouflageRecord, CamouflageRow
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 import invattn
+from invattn._files import atomic_write, write_json
 from invattn.bijections import Bijection, Composed, ConstantMemory, Drift
 from invattn.logdet import PowerSeries
-from invattn.records import atomic_write, write_json
 from invattn.testing import PeakMemory
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"

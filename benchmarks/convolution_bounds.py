@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 import invattn
+from invattn._files import atomic_write
 from invattn.functional import PADDINGS, convolution_norm
-from invattn.records import atomic_write
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results" / "convolution_bounds.md"
 CHANNELS = ((1, 1), (2, 3), (3, 1))

@@ -15,19 +15,18 @@ import density_peers
 import torch
 from torch import Tensor
 
+from invattn._files import read_json, write_json
 from invattn.bijections import Composed, ResidualBijection
-from invattn.checkpoints.certificate import hash_json
-from invattn.evaluation import inverse_errors
-from invattn.evaluation.likelihood import count_outliers
-from invattn.experiments.density import open_data
-from invattn.experiments.density_cells import DensityCell
-from invattn.experiments.density_config import DensityConfig, density_config
-from invattn.experiments.density_data import DensityData
-from invattn.experiments.density_training import started_flow
-from invattn.experiments.source_hash import source_hash
+from invattn.experiments.density.cells import DensityCell
+from invattn.experiments.density.config import DensityConfig, density_config
+from invattn.experiments.density.data import DensityData
+from invattn.experiments.density.likelihood import count_outliers, inverse_errors
+from invattn.experiments.density.run import open_data
+from invattn.experiments.density.train import started_flow
+from invattn.experiments.kit.run import source_hash
+from invattn.experiments.kit.training.machines import ALONE
 from invattn.flows import StandardNormal
-from invattn.records import read_json, write_json
-from invattn.training.machines import ALONE
+from invattn.hub.certificate import hash_json
 
 PEER_SECONDS = 40.0
 PEER_BATCH = 128

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invattn.records import atomic_write, write_json
+from invattn._files import atomic_write, write_json
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 _POINTWISE, _CONVOLUTION = _CONTROLS = ("pointwise-certified", "convolution-certified")

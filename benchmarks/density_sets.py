@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from invattn.records import DensityRecord, DensityResult, atomic_write, read_json, write_json
+from invattn._files import atomic_write, read_json, write_json
+from invattn.experiments.density.record import DensityRecord, DensityResult
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 NAME = "density_sets"

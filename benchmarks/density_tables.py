@@ -25,7 +25,8 @@ import density_cells
 import numpy as np
 from density_markdown import write_table
 
-from invattn.records import DensityRecord, DensityResult, read_json
+from invattn._files import read_json
+from invattn.experiments.density.record import DensityRecord, DensityResult
 
 ATTENTION = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 TITLES = {

@@ -23,9 +23,9 @@ from backend_thresholds import CHOSEN, FORMULA, OPERATIONS, Case
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from invattn.evaluation import without_tf32
+from invattn._files import write_json
+from invattn.experiments.kit.training.fit import without_tf32
 from invattn.flows import MultiscaleIResNet
-from invattn.records import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks" / "speed"))

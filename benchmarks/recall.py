@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 import invattn
+from invattn._files import atomic_write, write_json
 from invattn.bijections import Bijection
 from invattn.recipes import Certified, Paper, Recipe, Strict
-from invattn.records import atomic_write, write_json
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 TOKENS, WIDTH = 16, 4  # a query, a key and a value of 4 channels each

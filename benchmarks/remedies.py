@@ -28,20 +28,20 @@ from torch import Tensor
 
 import invattn
 from invattn import diagnosis
+from invattn._files import atomic_write, read_json, write_json
 from invattn.bijections import to_tokens
-from invattn.checkpoints import load_model
-from invattn.checkpoints.certificate import hash_json
-from invattn.cli.progress import progress_for
-from invattn.data import ImageData, load_reconstruction_data
-from invattn.experiments.cell_runner import Workload
-from invattn.experiments.reconstruction import ReconstructionConfig, run_variants
-from invattn.experiments.source_hash import hash_sources, source_hash
-from invattn.experiments.variants import Variant
+from invattn.experiments.kit.data.sets import ImageData, load_reconstruction_data
+from invattn.experiments.kit.page import formatting
+from invattn.experiments.kit.progress import Progress, progress_for
+from invattn.experiments.kit.run import hash_sources, source_hash
+from invattn.experiments.kit.training.loader import derive_seed
+from invattn.experiments.reconstruction.config import Variant
+from invattn.experiments.reconstruction.run import ReconstructionConfig, run_variants
+from invattn.experiments.reconstruction.training import Workload
 from invattn.functional import squeeze
+from invattn.hub import load_model
+from invattn.hub.certificate import hash_json
 from invattn.recipes import Released
-from invattn.records import atomic_write, read_json, write_json
-from invattn.report import formatting
-from invattn.training import Progress, derive_seed
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 ATTENTION = "dot_product"

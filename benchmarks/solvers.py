@@ -25,17 +25,17 @@ from rich.console import Console
 from torch import Tensor
 
 import invattn
+from invattn._files import atomic_write, write_json
 from invattn.bijections import to_tokens
 from invattn.branches import Branch
-from invattn.checkpoints import load_model
-from invattn.cli.progress import progress_for
-from invattn.data import load_reconstruction_data
-from invattn.experiments.cell_runner import Workload
-from invattn.experiments.reconstruction import ReconstructionConfig, run
+from invattn.experiments.kit.data.sets import load_reconstruction_data
+from invattn.experiments.kit.page import formatting
+from invattn.experiments.kit.progress import progress_for
+from invattn.experiments.reconstruction.run import ReconstructionConfig, run
+from invattn.experiments.reconstruction.training import Workload
 from invattn.functional import squeeze
+from invattn.hub import load_model
 from invattn.norms import token_norm
-from invattn.records import atomic_write, write_json
-from invattn.report import formatting
 from invattn.solvers import Adaptive, Anderson, NewtonKrylov, Picard, Solver
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"

@@ -16,14 +16,8 @@ from pathlib import Path
 
 import torch
 
-from invattn.lipschitz import (
-    Conditions,
-    attention_constant,
-    column_constant,
-    exp_spread,
-    total_constant,
-)
-from invattn.records import atomic_write, write_json
+from invattn._files import atomic_write, write_json
+from invattn.lipschitz import Conditions, attention_constant, column_constant, exp_spread, total_constant
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 LIPSCHITZ = 0.9

@@ -20,8 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from invattn.records import ReconstructionRecord, atomic_write, read_json, write_json
-from invattn.report import markdown_table
+from invattn._files import atomic_write, read_json, write_json
+from invattn.experiments.merged.markdown import markdown_table
+from invattn.experiments.reconstruction.record import ReconstructionRecord
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 

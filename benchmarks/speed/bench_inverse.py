@@ -18,12 +18,12 @@ from turns import Turns
 
 from invattn.bijections import Bijection, to_tokens
 from invattn.bijections.residual import inverted_by
-from invattn.checkpoints import load_model
-from invattn.cli.progress import progress_for
-from invattn.data import load_reconstruction_data
-from invattn.experiments.cell_runner import Workload
-from invattn.experiments.reconstruction import ReconstructionConfig, run
+from invattn.experiments.kit.data.sets import load_reconstruction_data
+from invattn.experiments.kit.progress import progress_for
+from invattn.experiments.reconstruction.run import ReconstructionConfig, run
+from invattn.experiments.reconstruction.training import Workload
 from invattn.functional import Response, response_weights, squeeze
+from invattn.hub import load_model
 from invattn.solvers import Adaptive
 
 KINDS = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")

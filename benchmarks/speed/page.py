@@ -14,7 +14,7 @@ from typing import Any
 from required import CPU, MEBI, REQUIRED, WALL, Rows, exponent, growth, median, ratio
 
 from invattn._errors import DataError
-from invattn.records import atomic_write, read_json
+from invattn._files import atomic_write, read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = (

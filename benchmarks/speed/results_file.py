@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import invattn
-from invattn.records import read_json, write_json
+from invattn._files import read_json, write_json
 
 FOLDER = Path(__file__).resolve().parent.parent / "results"
 SCHEMA = 1

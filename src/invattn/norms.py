@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from invattn._names import check_name
+from invattn._errors import check_name
 
 
 def token_norm(x: Tensor) -> Tensor:

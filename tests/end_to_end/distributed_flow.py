@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from invattn import invertible_attention
+from invattn._files import atomic_write
 from invattn.bijections import Composed
 from invattn.flows import Flow, StandardNormal
 from invattn.logdet import LogDetEstimate, LogDetEstimator, PowerSeries
-from invattn.records import atomic_write
 
 SEED = 0
 KINDS = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")

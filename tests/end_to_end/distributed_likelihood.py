@@ -13,20 +13,16 @@ import torch
 from torch import Tensor
 
 from invattn.bijections import initialize
-from invattn.data.point_sets import PointSets
+from invattn.experiments.density.points import PointSets
+from invattn.experiments.density.training import MaximumLikelihood
+from invattn.experiments.kit.progress import Progress, SilentProgress
+from invattn.experiments.kit.training.companions import on_processes
+from invattn.experiments.kit.training.fit import fit
+from invattn.experiments.kit.training.loader import ResumableLoader
+from invattn.experiments.kit.training.machines import Machines, Worker
+from invattn.experiments.kit.training.optimisation import Optimisation
 from invattn.flows import Flow, StandardNormal, token_flow
 from invattn.logdet import RussianRoulette
-from invattn.training import (
-    Machines,
-    MaximumLikelihood,
-    Optimisation,
-    Progress,
-    ResumableLoader,
-    SilentProgress,
-    Worker,
-    fit,
-    on_processes,
-)
 
 STEPS, BATCH = 20, 8
 

@@ -14,8 +14,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
-from invattn.training import AtomicCheckpointIO, FixedTargetRegression, ResumableLoader, ResumeCheckpoint
-from invattn.training.quiet import quiet_lightning
+from invattn.experiments.kit.training.checkpoint import AtomicCheckpointIO, ResumeCheckpoint
+from invattn.experiments.kit.training.fit import quiet_lightning
+from invattn.experiments.kit.training.loader import ResumableLoader
+from invattn.experiments.reconstruction.training import FixedTargetRegression
 
 RANK = int(os.environ.get("LOCAL_RANK", "0"))
 SAMPLES = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))

@@ -17,11 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from invattn.bijections import initialize
-from invattn.data.point_sets import PointSets
+from invattn.experiments.density.points import PointSets
+from invattn.experiments.density.training import MaximumLikelihood
+from invattn.experiments.kit.progress import SilentProgress
+from invattn.experiments.kit.training.fit import fit
+from invattn.experiments.kit.training.loader import ResumableLoader
+from invattn.experiments.kit.training.optimisation import OPTIMIZERS, Optimisation
 from invattn.flows import Flow, StandardNormal, token_flow
 from invattn.logdet import RussianRoulette
-from invattn.training import MaximumLikelihood, Optimisation, ResumableLoader, SilentProgress, fit
-from invattn.training.optimisation import OPTIMIZERS
 
 EPOCHS, SAMPLES, BATCH = 3, 32, 4
 STEPS = EPOCHS * SAMPLES // BATCH

@@ -17,7 +17,7 @@ import scipy.io
 from PIL import Image
 
 from invattn.cli.main import main
-from invattn.records import read_record
+from invattn.experiments.reconstruction.record import read_record
 
 QUICK = ["--attention=gaussian", "--epochs=1", "--repeats=1", "--train-size=4", "--test-size=2", "--batch-size=2"]
 

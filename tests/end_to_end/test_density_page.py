@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from invattn.report import write_report
+from invattn.experiments.merged.page import write_report
 
 
 def load_sample() -> ModuleType:
-    path = Path(__file__).parents[1] / "unit" / "report" / "sample_density.py"
+    path = Path(__file__).parents[1] / "unit" / "experiments" / "sample_density.py"
     spec = importlib.util.spec_from_file_location("sample_density", path)
     assert spec is not None
     assert spec.loader is not None

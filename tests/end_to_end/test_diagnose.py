@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 
 from invattn.bijections import Bijection
-from invattn.checkpoints import ModelConfig, save_model
 from invattn.cli.main import main
-from invattn.experiments.reconstruction import ReconstructionConfig, run
+from invattn.experiments.diagnosis.page.page import write_diagnosis
+from invattn.experiments.diagnosis.record import DiagnosisRecord, read_diagnosis
+from invattn.experiments.kit.progress import SilentProgress
+from invattn.experiments.reconstruction.run import ReconstructionConfig, run
+from invattn.hub import ModelConfig, save_model
 from invattn.recipes import Certified, Paper, Recipe
-from invattn.records import DiagnosisRecord, read_diagnosis
-from invattn.report import write_diagnosis
 from invattn.solvers import Picard
-from invattn.training import SilentProgress
 
 
 def write_pictures(folder: Path, *, count: int, side: int = 8) -> Path:
@@ -167,7 +167,7 @@ def test_ctrl_c_writes_nothing(
         raise KeyboardInterrupt
 
     folding_model(tmp_path / "model", Paper())
-    monkeypatch.setattr("invattn.experiments.diagnosis.diagnose", stop)
+    monkeypatch.setattr("invattn.experiments.diagnosis.run.diagnose", stop)
     assert main(["diagnose", str(tmp_path / "model"), "--output", str(tmp_path / "out")]) == 130
     assert "--images" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out" / "results.json").exists()

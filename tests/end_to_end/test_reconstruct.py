@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from invattn import DataError
-from invattn.checkpoints import load_model
-from invattn.experiments.reconstruction import ReconstructionConfig, run
-from invattn.records import read_record
-from invattn.training import Interrupted, SilentProgress
+from invattn.experiments.kit.progress import SilentProgress
+from invattn.experiments.kit.training.interruption import Interrupted
+from invattn.experiments.reconstruction.record import read_record
+from invattn.experiments.reconstruction.run import ReconstructionConfig, run
+from invattn.hub import load_model
 
 
 def make(output: Path, **options: Any) -> ReconstructionConfig:
@@ -96,8 +97,9 @@ def test_the_published_sets_are_inverted(tmp_path: Path, real_data: Path, name: 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from invattn.experiments.reconstruction import ReconstructionConfig, run
-from invattn.training import SilentProgress
+from invattn.experiments.reconstruction.config import ReconstructionConfig
+from invattn.experiments.reconstruction.run import run
+from invattn.experiments.kit.progress import SilentProgress
 
 class Killer(SilentProgress):
     steps = 0

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invattn.report import write_report
+from invattn.experiments.merged.page import write_report
 
 
 def load_sample() -> ModuleType:
-    path = Path(__file__).parents[1] / "unit" / "report" / "sample_run.py"
+    path = Path(__file__).parents[1] / "unit" / "experiments" / "sample_run.py"
     spec = importlib.util.spec_from_file_location("sample_run", path)
     assert spec is not None
     assert spec.loader is not None

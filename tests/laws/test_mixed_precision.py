@@ -8,7 +8,7 @@ from torch import Tensor
 
 from invattn.bijections import Bijection, Composed, initialize
 from invattn.bijections.closed_form import ClosedForm
-from invattn.data.point_sets import PointSets
+from invattn.experiments.density.points import PointSets
 from invattn.flows import TOKEN_MIXERS, Flow, StandardNormal, token_flow
 from invattn.logdet import Exact, LogDetEstimator, PowerSeries, RussianRoulette
 

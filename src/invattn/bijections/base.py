@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -11,11 +12,42 @@ from torch import Tensor, nn
 
 from invattn._conditions import Condition, bind
 from invattn._errors import CertificateError, ConvergenceError
-from invattn.bijections.log_det_report import LogDetReport
 from invattn.branches import Branch
 from invattn.functional import Choice
 from invattn.lipschitz import BiLipschitz, LipschitzBound
 from invattn.solvers import Solution
+
+
+@dataclass(frozen=True)
+class LogDetReport:
+    """log|det| of a map at a batch, and how far it may be from the truth.
+
+    Attributes:
+        value: The estimate in nats, shape (B,).
+        standard_error: Its standard error over the random draws, an estimate, shape (B,); 0 where nothing is random,
+            None where fewer than two draws a part cannot tell.
+        truncation_bound: A proven bound, in nats, of what cutting series adds to the expected value; 0 where nothing
+            is cut, None where a part has no certificate.
+    """
+
+    value: Tensor
+    standard_error: Tensor | None
+    truncation_bound: float | None
+
+    def plus(self, other: LogDetReport) -> LogDetReport:
+        """Return the report of two maps in a chain, whose draws are independent."""
+        error = None
+        if self.standard_error is not None and other.standard_error is not None:
+            error = torch.hypot(self.standard_error, other.standard_error)
+        bound = None
+        if self.truncation_bound is not None and other.truncation_bound is not None:
+            bound = self.truncation_bound + other.truncation_bound
+        return LogDetReport(self.value + other.value, error, bound)
+
+
+def exact_report(value: Tensor) -> LogDetReport:
+    """Return the report of a log-determinant that is known in closed form."""
+    return LogDetReport(value, standard_error=torch.zeros_like(value.detach()), truncation_bound=0.0)
 
 
 class Bijection(nn.Module, ABC):
@@ -194,3 +226,23 @@ def raise_unless_converged(solution: Solution) -> None:
         f"({solution.failures()}; largest residual {worst:.3g}). {advice}; block.solve(z) returns what was found "
         "with a report for each sample."
     )
+
+
+class WithLogDet(nn.Module):
+    """(z, log_det) from ``forward``, so that wrappers that only see ``forward`` (DDP) synchronise both gradients.
+
+    Args:
+        bijection: The bijection.
+    """
+
+    def __init__(self, bijection: Bijection) -> None:
+        super().__init__()
+        self.bijection = bijection
+
+    def given(self, context: Tensor | None = None, *, labels: Tensor | None = None) -> WithLogDet:
+        """Return the same at a context or at labels; see :meth:`Bijection.given`."""
+        return bind(self, Condition(context=context, labels=labels))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z and log|det dz/dx|, shape (B,)."""
+        return self.bijection.forward_and_log_det(x)

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from invattn._conditions import named_inputs
 from invattn.bijections.base import Bijection
-from invattn.bijections.drift import Drift
-from invattn.bijections.recompute import Reconstruction, apply_recomputed
+from invattn.bijections.recompute import Drift, Reconstruction, apply_recomputed
 from invattn.branches import Branch
 from invattn.functional._transforms import transforms_active
 from invattn.lipschitz import BiLipschitz, LipschitzBound

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from invattn.bijections.affine import DataDependent
 from invattn.bijections.closed_form import ChannelMap, channel_axis
-from invattn.bijections.data_dependent import DataDependent
-from invattn.bijections.trivial import trivial_solution
+from invattn.bijections.reshape import trivial_solution
 from invattn.solvers import Solution
 
 _REACH = 4.0  # the ends of the interval go to -4 and 4

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from invattn.bijections.base import Bijection
-from invattn.bijections.log_det_report import LogDetReport
+from invattn.bijections.base import Bijection, LogDetReport
 from invattn.branches import Branch
 from invattn.lipschitz import BiLipschitz, LipschitzBound
 from invattn.solvers import Solution

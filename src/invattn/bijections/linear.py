@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from invattn.bijections.affine import DataDependent
 from invattn.bijections.closed_form import ChannelMap, channel_axis, positions
-from invattn.bijections.data_dependent import DataDependent
 
 _REFINEMENTS = 2  # each squares the error of the inverse matrix, about the condition number times its rounding
 

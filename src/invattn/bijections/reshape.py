@@ -5,11 +5,47 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from invattn.bijections.rearrangement import Rearrangement
+from invattn.bijections.base import Bijection, LogDetReport, exact_report
+from invattn.functional import squeeze, unsqueeze
 from invattn.lipschitz import BiLipschitz
 from invattn.norms import conversion, count_tokens
+from invattn.solvers import Solution, Status
+
+
+def trivial_solution(value: Tensor) -> Solution:
+    """Report an exact inverse: residual 0, no step, no evaluation, status converged wherever the value is finite."""
+    batch = value.shape[0]
+    finite = value.detach().isfinite().flatten(1).all(dim=1)
+    zero = value.new_zeros(batch)
+    status = torch.where(finite, int(Status.CONVERGED), int(Status.NON_FINITE))
+    return Solution(
+        value=value.detach(),
+        converged=finite,
+        residual=torch.where(finite, zero, torch.nan),
+        num_steps=torch.zeros(batch, dtype=torch.long, device=value.device),
+        error_bound=zero.clone(),
+        status=status,
+        further_evaluations=torch.full((batch,), -1, dtype=torch.long, device=value.device),
+    )
+
+
+class Rearrangement(Bijection):
+    """A permutation of the entries of a sample: its log-determinant is 0 and its inverse exact."""
+
+    def solve(self, z: Tensor) -> Solution:
+        return trivial_solution(self.inverse(z))
+
+    def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self(x), x.new_zeros(x.shape[0])
+
+    def forward_and_log_det_report(self, x: Tensor) -> tuple[Tensor, LogDetReport]:
+        return self(x), exact_report(x.new_zeros(x.shape[0]))
+
+    def inverse_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self.inverse(z), z.new_zeros(z.shape[0])
 
 
 class Reshape(Rearrangement):
@@ -57,3 +93,45 @@ def _reshape(x: Tensor, before: tuple[int, ...], after: tuple[int, ...]) -> Tens
     if tuple(x.shape[1:]) != before:
         raise ValueError(f"samples must have shape {before}; got {tuple(x.shape[1:])}.")
     return x.reshape(x.shape[0], *after)
+
+
+class Squeeze(Rearrangement):
+    """Trade each factor x factor patch for channels: (B, C, H, W) to (B, factor^2 C, H / factor, W / factor).
+
+    A permutation of the entries: its log-determinant is 0 and its inverse exact.
+
+    Args:
+        factor: The side of a patch in pixels, at least 1.
+
+    References:
+        Dinh et al. 2017; the channel order (row, column, channel) is the one of the authors' released code.
+    """
+
+    def __init__(self, factor: int = 2) -> None:
+        super().__init__()
+        if factor < 1:
+            raise ValueError(f"the factor must be at least 1; got {factor}.")
+        self.factor = factor
+
+    def bi_lipschitz(self, shape: Sequence[int], *, norm: str | None = None) -> BiLipschitz:
+        """Return 1 and 1 in |.|_2; 1 and factor in |.|_{inf,2}, where factor^2 pixels become one token."""
+        name = "inf,2" if norm is None else norm
+        upper = 1.0 if name == "2" else float(self.factor)
+        return BiLipschitz(1.0, upper, name, name, (f"squeeze by {self.factor}: [1, {upper:g}]",))
+
+    def output_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        channels, height, width = shape
+        return channels * self.factor**2, height // self.factor, width // self.factor
+
+    def input_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        channels, height, width = shape
+        return channels // self.factor**2, height * self.factor, width * self.factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return squeeze(x, self.factor)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        return unsqueeze(z, self.factor)
+
+    def extra_repr(self) -> str:
+        return f"factor={self.factor}"

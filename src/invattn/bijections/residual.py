@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from invattn._conditions import bound_values, check_rows, rebind
-from invattn.bijections.base import Bijection, raise_unless_converged
-from invattn.bijections.log_det_report import LogDetReport
+from invattn.bijections.base import Bijection, LogDetReport, raise_unless_converged
 from invattn.branches import Branch
 from invattn.lipschitz import BiLipschitz, LipschitzBound, isometry
 from invattn.logdet import LogDetEstimate, LogDetEstimator, PowerSeries

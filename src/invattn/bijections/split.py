@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from invattn._errors import CertificateError
-from invattn.bijections.base import Bijection
-from invattn.bijections.log_det_report import LogDetReport
-from invattn.bijections.trivial import trivial_solution
+from invattn.bijections.base import Bijection, LogDetReport
+from invattn.bijections.reshape import trivial_solution
 from invattn.lipschitz import BiLipschitz, isometry
 from invattn.norms import conversion, count_tokens
 from invattn.solvers import Solution, Status

@@ -14,5 +14,5 @@ from invattn.branches.convolution import CertifiedConvolution as CertifiedConvol
 from invattn.branches.convolution import Padding as Padding
 from invattn.branches.mlp import CertifiedMLP as CertifiedMLP
 from invattn.branches.pointwise import CertifiedPointwise as CertifiedPointwise
+from invattn.branches.pointwise import CertifiedPooling as CertifiedPooling
 from invattn.branches.pointwise import RelaxedPointwise as RelaxedPointwise
-from invattn.branches.pooling import CertifiedPooling as CertifiedPooling

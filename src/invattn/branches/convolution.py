@@ -11,10 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from invattn._conditions import PerSample
-from invattn._names import check_name
+from invattn._errors import check_name
 from invattn.branches.base import Branch
-from invattn.branches.chain import activation_factors, chain_scale, linearise_chain, run_chain
-from invattn.branches.context import make_shift, shifted, shifts_of, split_shift
+from invattn.branches.chain import (
+    activation_factors,
+    chain_scale,
+    linearise_chain,
+    make_shift,
+    run_chain,
+    shifted,
+    shifts_of,
+    split_shift,
+)
 from invattn.functional import (
     PADDINGS,
     arranged,

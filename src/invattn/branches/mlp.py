@@ -13,8 +13,16 @@ from torch.nn import functional as F
 
 from invattn._conditions import PerSample
 from invattn.branches.base import Branch
-from invattn.branches.chain import activation_factors, chain_scale, linearise_chain, run_chain
-from invattn.branches.context import make_shift, shifted, shifts_of, split_shift
+from invattn.branches.chain import (
+    activation_factors,
+    chain_scale,
+    linearise_chain,
+    make_shift,
+    run_chain,
+    shifted,
+    shifts_of,
+    split_shift,
+)
 from invattn.functional import spectral_norm
 from invattn.lipschitz import Activation, Factor, LipschitzBound, make_activation, product_bound
 from invattn.logdet import Transpose
@@ -144,3 +152,23 @@ class CertifiedMLP(Branch):
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None) -> Tensor:
     return shifted(F.linear(x, weight, bias), shift)
+
+
+_VALUE, _OUTPUT = 0.5, 2.0
+
+
+@torch.no_grad()
+def start_as_shift(value: nn.Linear, output: nn.Linear) -> None:
+    """Set W_V = I/2, W_L = -2 I and no biases, so that g(x)_i is about -(the mean of the tokens that token i sees).
+
+    Where a token sees those of its own cluster, x + g(x) shrinks the cluster's centre and leaves the differences
+    within it alone: what a density model of exchangeable points has to do. The scale that holds the certificate then
+    takes the part of W_L that the bound does not allow.
+
+    Args:
+        value: The map W_V, C to C.
+        output: The map W_L, C to C.
+    """
+    for linear, factor in ((value, _VALUE), (output, -_OUTPUT)):
+        linear.weight.copy_(factor * torch.eye(*linear.weight.shape))
+        linear.bias.zero_()

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 
 from invattn._errors import CertificateError
-from invattn.cli.parser import OneLineParser
+from invattn.experiments.kit.parser import OneLineParser
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from invattn.checkpoints import BlockCertificate
+    from invattn.hub import BlockCertificate
 
 
 def certify_parser() -> OneLineParser:
@@ -48,11 +48,12 @@ def execute(options: Namespace) -> None:
         DataError: If the folder is no readable model.
         ValueError: If ``--shape`` is no shape.
     """
-    from invattn.checkpoints import block_certificates, read_model
+    from invattn.experiments.camouflage.network import NetworkConfig
+    from invattn.hub import block_certificates, read_model
 
     shape = None if options.shape is None else parse_shape(options.shape)
     folder = Path(options.model)
-    loaded = read_model(folder)
+    loaded = read_model(folder, families=(NetworkConfig,))
     blocks = block_certificates(loaded.model)
     print(f"{folder}: Lipschitz bounds of g in every block x + g(x), recomputed from the weights", flush=True)
     print(format_table(blocks))
@@ -105,7 +106,7 @@ def _constants(model: nn.Module, shape: tuple[int, ...]) -> str:
 
 
 def _raise_unless_proven(folder: Path, blocks: Mapping[str, BlockCertificate], problems: tuple[str, ...]) -> None:
-    from invattn.checkpoints import refuse
+    from invattn.hub import refuse
 
     refuse(folder, problems)
     missing = [name for name, block in blocks.items() if not block.holds]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from invattn.cli.parser import OneLineParser
+from invattn.experiments.kit.parser import OneLineParser
 
 
 def report_parser() -> OneLineParser:
@@ -26,7 +26,7 @@ def execute(options: Namespace) -> None:
     Args:
         options: The values of ``report_parser``.
     """
-    from invattn.report import write_merged, write_report
+    from invattn.experiments.merged.page import write_merged, write_report
 
     folders = [Path(folder) for folder in options.folders]
     page = write_report(folders[0]) if len(folders) == 1 else write_merged(folders, Path(options.output))

@@ -1,8 +1,8 @@
 """What a branch does near given points: its Jacobian's spectrum, how it stretches, and whether f = x + g(x) folds."""
 
-from invattn.diagnosis.determinant import det_sign as det_sign
-from invattn.diagnosis.fold import FoldDirection as FoldDirection
-from invattn.diagnosis.fold import fold_direction as fold_direction
+from invattn.diagnosis.local import FoldDirection as FoldDirection
+from invattn.diagnosis.local import det_sign as det_sign
+from invattn.diagnosis.local import fold_direction as fold_direction
 from invattn.diagnosis.report import REASONS as REASONS
 from invattn.diagnosis.report import Checks as Checks
 from invattn.diagnosis.report import Diagnosis as Diagnosis

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from invattn.branches import Branch
-from invattn.diagnosis.fold import fold_direction, move_along
-from invattn.diagnosis.local import beside, evaluating
+from invattn.diagnosis.local import beside, evaluating, fold_direction, move_along
 from invattn.norms import euclidean_norm, get_norm
 from invattn.solvers import NewtonKrylov, Solver
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from invattn._names import check_name
+from invattn._errors import check_name
 from invattn.branches import Branch
 from invattn.diagnosis.local import beside, evaluating, push, unit_vectors
 from invattn.norms import euclidean_norm

@@ -1,17 +1,17 @@
 """Normalizing flows."""
 
-from invattn.flows.attention_positions import attention_blocks as attention_blocks
-from invattn.flows.base import StandardNormal as StandardNormal
-from invattn.flows.conditioning import ClassConditionalNormal as ClassConditionalNormal
 from invattn.flows.dequantisation import Dequantisation as Dequantisation
+from invattn.flows.dequantisation import Dequantised as Dequantised
 from invattn.flows.dequantisation import UniformDequantisation as UniformDequantisation
 from invattn.flows.dequantisation import VariationalDequantisation as VariationalDequantisation
-from invattn.flows.dequantised import Dequantised as Dequantised
-from invattn.flows.dequantised import bits_per_dimension as bits_per_dimension
+from invattn.flows.dequantisation import bits_per_dimension as bits_per_dimension
+from invattn.flows.flow import FLOW_SOLVER as FLOW_SOLVER
+from invattn.flows.flow import ClassConditionalNormal as ClassConditionalNormal
 from invattn.flows.flow import Flow as Flow
+from invattn.flows.flow import StandardNormal as StandardNormal
 from invattn.flows.image_architecture import IMAGE_MIXERS as IMAGE_MIXERS
 from invattn.flows.image_architecture import ImageArchitecture as ImageArchitecture
-from invattn.flows.inversion import FLOW_SOLVER as FLOW_SOLVER
+from invattn.flows.image_architecture import attention_blocks as attention_blocks
 from invattn.flows.multiscale import MultiscaleIResNet as MultiscaleIResNet
 from invattn.flows.residual_flow import ResidualFlow as ResidualFlow
 from invattn.flows.residual_flow import VectorArchitecture as VectorArchitecture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, cast
 
 import torch
@@ -10,8 +11,93 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from invattn._conditions import Condition, batch_of, bind, check_rows, select_rows
-from invattn.bijections import Bijection
-from invattn.flows.classes import draw_through, log_density
+from invattn.bijections import Bijection, ClassAffine, Composed
+from invattn.solvers import Adaptive
+
+
+class StandardNormal(nn.Module, Distribution):
+    """N(0, I) over samples of a given shape.
+
+    Args:
+        event_shape: The shape of one sample, without the batch.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    _zero: Tensor
+
+    def __init__(self, event_shape: Sequence[int]) -> None:
+        nn.Module.__init__(self)
+        Distribution.__init__(self, torch.Size(), torch.Size(event_shape), validate_args=False)
+        self.register_buffer("_zero", torch.zeros(()), persistent=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log N(value; 0, I) in nats, shape (B,)."""
+        flat = value.flatten(value.dim() - len(self.event_shape))
+        return -0.5 * (flat.square().sum(dim=-1) + flat.shape[-1] * math.log(2 * math.pi))
+
+    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+        """Draw samples with shape (*sample_shape, *event_shape)."""
+        return torch.randn(
+            torch.Size((*sample_shape, *self.event_shape)), dtype=self._zero.dtype, device=self._zero.device
+        )
+
+
+FLOW_SOLVER = Adaptive(atol=0.0, refine=2)
+"""The solver of every flow's blocks: to the rounding of the precision at hand.
+
+A flow that has learned contracts most directions, so that its inverse stretches what each of its blocks leaves over.
+Measured on trained token flows (12 attention blocks and 4 MLPs at L = 0.99, 1000 test sets in float32): the default
+solver of a single block, :class:`invattn.solvers.Adaptive`, left errors of 6e-3, two further steps 2e-3, and this one
+1e-4, of which 6e-5 are the rounding of the forward pass; in samples of the flow 2e-4, 2e-5 and 2e-5. Where more is
+needed, ``flow.double()`` reaches 1e-9.
+"""
+
+
+def log_density(bijection: Bijection, base: Distribution, x: Tensor) -> Tensor:
+    """Return log p(x) in nats with shape (B,), where f(x) follows the base.
+
+    Where f ends in an affine map of each class and no labels are bound, it is that of the mixture of the classes, each
+    as likely as another.
+
+    Args:
+        bijection: f.
+        base: Distribution of f(x).
+        x: Samples with shape (B, ...).
+    """
+    last = _open_classes(bijection)
+    if last is None:
+        z, log_det = bijection.forward_and_log_det(x)
+        log_base: Tensor = base.log_prob(z)
+        return log_base + log_det
+    z, log_det = Composed(bijection.parts()[:-1]).forward_and_log_det(x)
+    own = []
+    for number in range(last.classes):
+        labels = torch.full((z.shape[0],), number, dtype=torch.long, device=z.device)
+        image, of_class = last.given(labels=labels).forward_and_log_det(z)
+        own.append(base.log_prob(image) + of_class)
+    mixture: Tensor = torch.logsumexp(torch.stack(own), dim=0) + log_det - math.log(last.classes)
+    return mixture
+
+
+def draw_through(bijection: Bijection, z: Tensor) -> Tensor:
+    """Return f^{-1}(z); where classes are open, each sample is of a class drawn at random.
+
+    Args:
+        bijection: f.
+        z: Samples of the base with shape (B, ...).
+    """
+    last = _open_classes(bijection)
+    if last is not None:
+        bijection = bijection.given(labels=torch.randint(0, last.classes, (z.shape[0],), device=z.device))
+    return bijection.inverse(z)
+
+
+def _open_classes(bijection: Bijection) -> ClassAffine | None:
+    """Return the last map if it is an affine map of each class without labels."""
+    parts = bijection.parts()
+    last = parts[-1] if parts else None
+    return last if isinstance(last, ClassAffine) and last.labels.bound is None else None
+
 
 Shape = torch.Size | list[int] | tuple[int, ...]
 
@@ -134,3 +220,43 @@ class _Conditioned(Flow):
         if times == 1:
             return self
         return select_rows(self, torch.arange(self._batch_shape[0]).repeat(times))
+
+
+class ClassConditionalNormal(Flow):
+    """A Gaussian of each class with learned means and scales, N(0, I) at the start; unlabelled, their even mixture.
+
+    As the base of a flow it is a label-conditional prior: ``Flow(bijection, base).given(labels=y)``.
+
+    Args:
+        event_shape: The shape of one sample, without the batch.
+        classes: How many classes there are, numbered from 0.
+
+    Example:
+        >>> import torch
+        >>> from invattn.flows import ClassConditionalNormal
+        >>> prior = ClassConditionalNormal((2,), classes=3)
+        >>> prior.given(labels=torch.tensor([0, 2])).log_prob(torch.randn(2, 2)).shape
+        torch.Size([2])
+    """
+
+    def __init__(self, event_shape: Sequence[int], classes: int) -> None:
+        super().__init__(ClassAffine(event_shape, classes), StandardNormal(event_shape))
+
+
+def check_conditions(classes: int, context_channels: int) -> None:
+    """Raise ValueError unless both numbers are 0 (none) or above."""
+    if classes < 0 or context_channels < 0:
+        raise ValueError(
+            f"classes and context_channels must be at least 1, or 0 for none; got {classes} and {context_channels}."
+        )
+
+
+def with_classes(parts: Iterable[Bijection], shape: Sequence[int], classes: int) -> Composed:
+    """Return a chain that ends in the prior of each class, where there are classes.
+
+    Args:
+        parts: The chain.
+        shape: Of one of its outputs, without the batch.
+        classes: How many classes there are; 0 for none.
+    """
+    return Composed([*parts, ClassAffine(shape, classes)] if classes else parts)

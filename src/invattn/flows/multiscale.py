@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from invattn.flows.attention_positions import Positions
-from invattn.flows.base import StandardNormal
-from invattn.flows.flow import Flow
-from invattn.flows.image_architecture import ImageArchitecture
+from invattn.flows.flow import Flow, StandardNormal
+from invattn.flows.image_architecture import ImageArchitecture, Positions
 from invattn.logdet import LogDetEstimator
 from invattn.recipes import Recipe, make_recipe
 from invattn.solvers import Solver

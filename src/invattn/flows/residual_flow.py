@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 from invattn.bijections import ActNorm, Bijection, Composed, Linear1x1, ResidualBijection, Whitening
 from invattn.branches import CertifiedMLP
-from invattn.flows.base import StandardNormal
-from invattn.flows.conditioning import check_conditions, with_classes
-from invattn.flows.flow import Flow
-from invattn.flows.inversion import FLOW_SOLVER
+from invattn.flows.flow import FLOW_SOLVER, Flow, StandardNormal, check_conditions, with_classes
 from invattn.lipschitz import make_activation
 from invattn.logdet import LogDetEstimator, TokenwiseExact
 from invattn.solvers import Solver

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from invattn._names import check_name
+from invattn._errors import check_name
 from invattn.bijections import ActNorm, Bijection, Composed, ResidualBijection
 from invattn.branches import CertifiedMLP, CertifiedPooling
-from invattn.flows.inversion import FLOW_SOLVER
+from invattn.flows.flow import FLOW_SOLVER
 from invattn.logdet import LogDetEstimator, TokenwiseExact
 from invattn.recipes import KINDS, Certified, Recipe, invertible_attention
 from invattn.solvers import Solver

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from invattn.functional._transforms import transforms_active
-from invattn.functional.dense import attend_dense
+from invattn.functional.dense import Response, attend_dense
 from invattn.functional.dispatch import Case, Choice, choose
 from invattn.functional.fused import attend_fused
-from invattn.functional.responses import Response
 from invattn.functional.sorted_attention import attend_sorted
 from invattn.functional.streamed import attend_streamed
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from invattn._names import check_name
+from invattn._errors import check_name
+from invattn.functional.dense import Response
 from invattn.functional.fused import PRIMITIVES, fused_kernels_work
-from invattn.functional.kernel_sums import PIECE_KERNELS
-from invattn.functional.responses import Response
+from invattn.functional.sorted_attention import PIECE_KERNELS
 
 BACKENDS = ("dense", "fused", "streamed", "sorted")
 """dense: the formula. fused: kernels that hold no scores. streamed: tiles. sorted: O(N log N), concatenation only."""

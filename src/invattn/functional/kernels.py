@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from invattn._names import check_name
+from invattn._errors import check_name
 
 
 @dataclass(frozen=True)

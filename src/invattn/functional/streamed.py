@@ -9,9 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from invattn.functional.dense import plain_responses, row_softmax, total_share, weight_matrix
+from invattn.functional.dense import Response, plain_responses, row_softmax, total_share, weight_matrix
 from invattn.functional.response_tiles import Form, response_tile
-from invattn.functional.responses import Response
 from invattn.functional.stream import Tile, stream
 
 TILE_SCORES = 2**18

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from invattn.logdet.base import LogDetEstimate, LogDetEstimator
-from invattn.logdet.series import check_probes, draw_probe, probed_series
-from invattn.logdet.shard import WHOLE, Shard
+from invattn.logdet.base import WHOLE, LogDetEstimate, LogDetEstimator, Shard
+from invattn.logdet.power_series import check_probes, draw_probe, probed_series
 
 _LEAST = 0.5
 _UNKNOWN = 0.9  # a heuristic for branches without a certificate: nothing is proven of them anyway

@@ -10,9 +10,9 @@ from invattn.recipes.block import attention_map as attention_map
 from invattn.recipes.block import invertible_attention as invertible_attention
 from invattn.recipes.block import make_recipe as make_recipe
 from invattn.recipes.certified import Certified as Certified
+from invattn.recipes.certified import Strict as Strict
 from invattn.recipes.relaxed import Paper as Paper
 from invattn.recipes.relaxed import Released as Released
 from invattn.recipes.relaxed import ReleasedGenerative as ReleasedGenerative
 from invattn.recipes.relaxed import Unconstrained as Unconstrained
 from invattn.recipes.relaxed import constrain_after_step as constrain_after_step
-from invattn.recipes.strict import Strict as Strict

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from invattn._names import check_name
+from invattn._errors import check_name
 from invattn.bijections import Bijection, ImageLayout, ResidualBijection
 from invattn.logdet import LogDetEstimator
 from invattn.recipes.authors_weights import translate_on_load

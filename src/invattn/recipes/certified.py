@@ -10,6 +10,7 @@ from invattn.branches import (
     CertifiedAttention,
     CertifiedPointwise,
     RelativePositionLogits,
+    Theorem1,
     TheoremR,
     Visibility,
     make_score,
@@ -31,7 +32,7 @@ class Certified(Recipe):
         position_grid: Sides of a grid of tokens, (N,) or (H, W), for learned relative position logits; None: none.
         self_logit: Their initial value at i = j.
         mean_shift: Start the weights so that each token moves against the mean of the tokens like it, see
-            :func:`invattn.branches.mean_shift.start_as_shift`; else at random. Scores of the concatenation kind start
+            :func:`invattn.branches.mlp.start_as_shift`; else at random. Scores of the concatenation kind start
             at random in any case, and so does all of the pointwise control, which would start all but singular.
 
     References:
@@ -78,4 +79,49 @@ class Certified(Recipe):
             visibility=Visibility(mask=shape.mask, causal=shape.causal),
             position_logits=positions,
             context_channels=shape.context_channels,
+        )
+
+
+@dataclass(frozen=True)
+class Strict(Recipe):
+    """Lip(W_L) <= c / (mu_R c_F + mu_F c_R), with q, k, v squashed so that conditions 1-4 hold: for comparison.
+
+    The paper proves Theorem 1 and then relaxes it, because "the expressive power of such model is severely limited"
+    (Sec. 2.4). This is the form it left: invertible for every input, like :class:`Certified`, with a smaller W_L.
+    Differences from the print, all needed for the conditions to hold:
+
+    1. The norm is max_i |x_i|_2 and rows sum to 1, so mu_R = 1 and mu_F = 1. In the paper's norms (L1, L2, Frobenius)
+       the conditions hold only with constants that grow with the number of tokens: docs/theory.md has them.
+    2. Values are squashed: a linear F has no mu_F (condition 4). So are queries and keys of the product kinds, which
+       gives c_R = kappa (|W_Q| + |W_K|) (condition 2; Gaussian: 2; concatenation, unsquashed: kappa (a + b)).
+    3. k = 1 in Eq. 5 and 6: all four numbers are in one norm, and nothing is converted.
+    4. Norms are bounds, not power iteration. Several heads join by Theorem H.
+
+    Attributes:
+        phi: Response kernel: exp, elu+1 or softplus; None is exp for the Gaussian kinds and elu+1 for the others.
+
+    References:
+        Zha et al. 2021, Theorem 1, Eq. 5, 6, Sec. 2.4; docs/theory.md, "The paper's Theorem 1".
+    """
+
+    name: ClassVar[str] = "strict"
+
+    phi: str | None = None
+
+    def build(self, shape: BlockShape) -> Branch:
+        if shape.kind == "pointwise":
+            return CertifiedPointwise(channels=shape.channels, lipschitz=shape.lipschitz)
+        score = make_score(
+            shape.kind, channels=shape.channels, key_channels=shape.key_channels, num_heads=shape.num_heads
+        )
+        return CertifiedAttention(
+            score=score,
+            channels=shape.channels,
+            response=Response(
+                get_kernel(self.phi or DEFAULT_KERNELS[shape.kind]), additive=score.additive, backend=shape.backend
+            ),
+            lipschitz=shape.lipschitz,
+            num_heads=shape.num_heads,
+            rule=Theorem1(),
+            visibility=Visibility(mask=shape.mask, causal=shape.causal),
         )

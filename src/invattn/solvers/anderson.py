@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from invattn.solvers.base import FixedPointSolver
 from invattn.solvers.driver import Plan
+from invattn.solvers.solution import Tolerance
 from invattn.solvers.steppers import AndersonStepper
-from invattn.solvers.tolerance import Tolerance
 
 
 @dataclass(frozen=True)

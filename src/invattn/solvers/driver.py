@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from invattn._conditions import rows_of
-from invattn.solvers.solution import Solution
+from invattn.solvers.solution import Solution, Tolerance
 from invattn.solvers.state import SolveState
 from invattn.solvers.steppers import Stepper
-from invattn.solvers.tolerance import Tolerance
 
 
 @dataclass(frozen=True)

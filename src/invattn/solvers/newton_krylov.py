@@ -12,9 +12,8 @@ from invattn._conditions import rows_of
 from invattn.norms import euclidean_norm
 from invattn.solvers.base import Solver
 from invattn.solvers.gmres import gmres
-from invattn.solvers.solution import Solution
+from invattn.solvers.solution import Solution, Tolerance
 from invattn.solvers.state import SolveState
-from invattn.solvers.tolerance import Tolerance
 
 _DECREASE = 1e-4  # what a step t must save: |r| is to fall by this times t |r|
 _HALVINGS = 12

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from invattn._names import check_name
+from invattn._errors import check_name
 from invattn.branches import Branch, CertifiedAttention, RelaxedAttention
 from invattn.norms import get_norm, token_norm
 

@@ -10,10 +10,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from invattn.data import synthetic_camouflage
-from invattn.data.synthetic_camouflage import SyntheticCamouflage, read_source
-from invattn.experiments.camouflage_config import QUICK, CamouflageConfig
-from invattn.records import CamouflageRecord
+from invattn.experiments.camouflage import synthetic as synthetic_camouflage
+from invattn.experiments.camouflage.config import QUICK, CamouflageConfig
+from invattn.experiments.camouflage.record import CamouflageRecord
+from invattn.experiments.camouflage.synthetic import SyntheticCamouflage, read_source
 
 TINY = {"image_size": 33, "train_size": 8, "test_size": 2, "pretrain_epochs": 0}
 

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from invattn.records import read_json
+from invattn._files import read_json
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from invattn.records import CamouflageRecord, CamouflageRow, MapMetrics, read_json, write_json
+from invattn._files import read_json, write_json
+from invattn.experiments.camouflage.record import CamouflageRecord, CamouflageRow, MapMetrics
 
 
 @pytest.fixture(scope="module")

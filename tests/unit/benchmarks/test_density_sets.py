@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from invattn.records import DensityMetrics, DensityRecord, DensityResult
+from invattn.experiments.density.record import DensityMetrics, DensityRecord, DensityResult
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_row_holds_every_seed_their_mean_and_the_worst_of_the_rest(density_set
 
 
 def test_every_group_is_a_valid_command(density_sets: ModuleType, tmp_path: Path) -> None:
-    from invattn.cli.density import train_parser
+    from invattn.experiments.density.command import train_parser
 
     for group in density_sets.GROUPS:
         options = train_parser().parse_args([*group.options, "--output", str(tmp_path)])

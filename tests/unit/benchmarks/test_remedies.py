@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from invattn.data import ImageData
+from invattn.experiments.kit.data.sets import ImageData
 from invattn.recipes import Released
 
 

@@ -10,16 +10,7 @@ import torch
 from torch import Tensor
 
 from invattn import CertificateError, invertible_attention
-from invattn.bijections import (
-    ActNorm,
-    ChannelMap,
-    Composed,
-    Linear1x1,
-    Logit,
-    Squeeze,
-    Whitening,
-    initialize,
-)
+from invattn.bijections import ActNorm, ChannelMap, Composed, Linear1x1, Logit, Squeeze, Whitening, initialize
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -8,9 +8,9 @@ from torch import Tensor
 
 import invattn
 from invattn.bijections import Composed, ConstantMemory, ResidualBijection, Split, initialize
-from invattn.bijections.surroundings import own_generators
+from invattn.bijections.replay import own_generators
 from invattn.diagnosis import Checks
-from invattn.evaluation.likelihood import block_inputs
+from invattn.experiments.density.likelihood import block_inputs
 from invattn.flows import MultiscaleIResNet
 from invattn.logdet import Exact, LogDetEstimator, PowerSeries
 from invattn.testing import PeakMemory

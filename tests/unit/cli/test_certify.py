@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from invattn import CertificateError, invertible_attention
 from invattn.bijections import Bijection, Composed
-from invattn.checkpoints import BlockCertificate, ModelConfig, block_certificates, load_model, read_model, save_model
-from invattn.checkpoints.certificate import certificate_of, differences, full_certificate
 from invattn.cli.main import main
+from invattn.hub import BlockCertificate, ModelConfig, block_certificates, load_model, read_model, save_model
+from invattn.hub.certificate import certificate_of, differences, full_certificate
 from invattn.recipes import Certified, Paper, Recipe
 
 

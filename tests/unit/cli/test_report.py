@@ -8,7 +8,7 @@ from invattn.cli.main import main
 def test_the_page_is_written_and_its_path_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("invattn.report.write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr("invattn.experiments.merged.page.write_report", lambda folder: folder / "report.html")
     assert main(["report", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"page: {tmp_path / 'report.html'}\n"
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from invattn import Solution
 from invattn.bijections import ClassAffine, Composed, initialize
-from invattn.checkpoints import ImageFlowConfig, VectorFlowConfig, load_flow, save_model
 from invattn.flows import ClassConditionalNormal, Flow, MultiscaleIResNet, ResidualFlow, StandardNormal, token_flow
+from invattn.hub import ImageFlowConfig, VectorFlowConfig, load_flow, save_model
 from invattn.testing import check_bijection
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from invattn.bijections import Composed, Reshape, ResidualBijection
-from invattn.checkpoints import ImageFlowConfig, load_flow, save_model
 from invattn.flows import (
     Dequantised,
     Flow,
@@ -20,6 +19,7 @@ from invattn.flows import (
     VariationalDequantisation,
     bits_per_dimension,
 )
+from invattn.hub import ImageFlowConfig, load_flow, save_model
 from invattn.logdet import WHOLE, Exact, Shard
 
 SHAPE = (2, 1, 1)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from invattn import DataError
 from invattn.bijections import ActNorm, Linear1x1, ResidualBijection, Whitening, initialize
-from invattn.checkpoints import VectorFlowConfig, load_flow, save_model
 from invattn.flows import ResidualFlow
+from invattn.hub import VectorFlowConfig, load_flow, save_model
 from invattn.logdet import PowerSeries, TokenwiseExact
 from invattn.solvers import Picard
 

@@ -174,7 +174,7 @@ def test_derivatives(grid: tuple[int, int] | None, padding: str) -> None:
 
 
 def test_derivatives_of_the_gram_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.import_module("invattn.functional.convolution_norm"), "_EIGEN_SIZE", 1)
+    monkeypatch.setattr(importlib.import_module("invattn.functional.convolution"), "_EIGEN_SIZE", 1)
     kernel = weight(3, 2, 3, 3).requires_grad_()
     for grid in ((9, 8), None):
         assert torch.autograd.gradcheck(lambda w, g=grid: convolution_norm(w, grid=g), (kernel,), fast_mode=True)

@@ -12,8 +12,7 @@ import torch
 from invattn import ATTENTION_KINDS, invertible_attention
 from invattn.functional import Response, attend, explain, get_kernel
 from invattn.functional.dispatch import MEMORY_BUDGET, TABLE, Case, choose
-from invattn.functional.flash import Flash
-from invattn.functional.fused import fused_kernels_work
+from invattn.functional.fused import Flash, fused_kernels_work
 from invattn.functional.fused_primitives import primitives_right
 from invattn.functional.triton_attention import TritonKernels
 from invattn.recipes import Certified, Paper

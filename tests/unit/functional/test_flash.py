@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from invattn.functional.flash import Flash, _parts, _quick_width
+from invattn.functional.fused import Flash, _parts, _quick_width
 
 
 @pytest.mark.parametrize("rows", [1024, 1023, 1500])
@@ -19,7 +19,7 @@ def test_gradients_of_queries_cut_into_parts(monkeypatch: pytest.MonkeyPatch, ro
     out, sizes = flash.forward(query, key, value, kernel="exp", causal=False)
 
     def gradients(number: int) -> tuple[torch.Tensor, ...]:
-        monkeypatch.setattr("invattn.functional.flash._parts", lambda _: number)
+        monkeypatch.setattr("invattn.functional.fused._parts", lambda _: number)
         return flash.backward(incoming, query, key, value, out, sizes, kernel="exp", causal=False)
 
     for one, other in zip(gradients(parts), gradients(1), strict=True):

@@ -11,8 +11,8 @@ from torch import Tensor
 from invattn import Solution, Status
 from invattn._conditions import PerSample
 from invattn.solvers import Adaptive, Anderson, NewtonKrylov, Picard
+from invattn.solvers.solution import Tolerance
 from invattn.solvers.steppers import AndersonStepper
-from invattn.solvers.tolerance import Tolerance
 
 
 @pytest.mark.parametrize("make", [Picard, Anderson, Adaptive])

@@ -22,13 +22,7 @@ from invattn.lipschitz import Elementwise
 from invattn.logdet import Exact, LogDetEstimate, LogDetEstimator, PowerSeries
 from invattn.recipes import Certified
 from invattn.solvers import Adaptive, Picard, Solver
-from invattn.testing import (
-    check_bijection,
-    check_branch,
-    check_inverse_gradient,
-    check_log_det_estimator,
-    check_solver,
-)
+from invattn.testing import check_bijection, check_branch, check_inverse_gradient, check_log_det_estimator, check_solver
 
 
 def tokens(seed: int = 0) -> Tensor:

@@ -11,23 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invattn._conditions import PerSample
-from invattn.branches.attention.heads import join_heads, split_heads
-from invattn.branches.attention.masks import RelativePositionLogits, Visibility
+from invattn.branches.attention.masks import RelativePositionLogits, Visibility, join_heads, split_heads
 from invattn.branches.attention.rules import AttentionRule, TheoremR
 from invattn.branches.attention.scores import Score
 from invattn.branches.base import Branch
-from invattn.branches.context import make_shift, shifted, shifts_of, split_shift
-from invattn.branches.mean_shift import start_as_shift
-from invattn.functional import (
-    Choice,
-    Response,
-    attend,
-    check_backend,
-    explain,
-    response_weights,
-    spectral_norm,
-    squash,
-)
+from invattn.branches.chain import make_shift, shifted, shifts_of, split_shift
+from invattn.branches.mlp import start_as_shift
+from invattn.functional import Choice, Response, attend, check_backend, explain, response_weights, spectral_norm, squash
 from invattn.lipschitz import ROUNDING, LipschitzBound, output_constant
 
 _T = TypeVar("_T")

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from invattn.branches.attention.heads import join_heads, split_heads
-from invattn.branches.attention.masks import Visibility
+from invattn.branches.attention.masks import Visibility, join_heads, split_heads
 from invattn.branches.attention.scores import Score
 from invattn.branches.base import Branch
 from invattn.functional import Choice, Response, attend, check_backend, explain, response_weights

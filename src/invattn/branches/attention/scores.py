@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from invattn._names import check_name
-from invattn.branches.attention.heads import split_heads
+from invattn._errors import check_name
+from invattn.branches.attention.masks import split_heads
 from invattn.functional import spectral_norm, squash
 from invattn.lipschitz import ConstrainedLinear
 

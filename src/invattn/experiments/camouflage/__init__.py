@@ -1,0 +1,1 @@
+"""Dense prediction: camouflaged objects."""

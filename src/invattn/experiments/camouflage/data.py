@@ -1,0 +1,121 @@
+"""The images of camouflaged object detection: for training, as batches; for the test, set by set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from invattn._errors import DataError
+from invattn.experiments.camouflage.config import SYNTHETIC, CamouflageConfig
+from invattn.experiments.camouflage.pairs import TEST_COUNTS, TRAINING_COUNT, MaskedImages, MaskFolder, count_note
+from invattn.experiments.camouflage.synthetic import LARGEST_SIDE, SyntheticCamouflage, vary_pairs
+from invattn.experiments.kit.data.pixels import resize
+
+SYNTHETIC_TRAIN, SYNTHETIC_TEST = 1000, 200
+
+KEPT_BYTES = 2**30
+"""Resized training images are kept in memory up to so much; further ones are read anew in every epoch."""
+
+
+@dataclass(frozen=True)
+class CamouflageData:
+    """What a run trains and tests on.
+
+    Attributes:
+        train: Training images with masks.
+        test: Test sets.
+        notes: What a reader of the results must know, one sentence each.
+    """
+
+    train: MaskedImages
+    test: Sequence[MaskedImages]
+    notes: tuple[str, ...]
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return a hash of each set; ``train`` is the training set's."""
+        return {"train": self.train.fingerprint()} | {part.name: part.fingerprint() for part in self.test}
+
+
+def open_camouflage_data(config: CamouflageConfig) -> CamouflageData:
+    """Return the data of a run.
+
+    Raises:
+        DataError: If they cannot be used; one line that says what to do.
+    """
+    notes: list[str | None] = []
+    if config.data == SYNTHETIC:
+        train: MaskedImages = _synthetic("train", config, config.train_size or SYNTHETIC_TRAIN)
+        notes.append("generated from pictures of scikit-image and scikit-learn; none serves training and test")
+    else:
+        train = MaskFolder(Path(config.data), name=Path(config.data).name, limit=config.train_size)
+        notes.append(count_note("the training set", len(train), published=TRAINING_COUNT))
+    test = open_test_sets(config.test, limit=config.test_size)
+    if not test:
+        if config.data != SYNTHETIC:
+            raise DataError("there is no test set: name at least one with --test NAME=DIR.")
+        test = [_synthetic("test", config, config.test_size or SYNTHETIC_TEST)]
+    notes += [
+        count_note(part.name, len(part), published=TEST_COUNTS[part.name]) for part in test if part.name in TEST_COUNTS
+    ]
+    if len(train) < config.batch_size:
+        raise DataError(
+            f"a batch of {config.batch_size} images was asked for and there are {len(train)} training images. Choose a "
+            "smaller --batch-size."
+        )
+    return CamouflageData(train, test, tuple(note for note in notes if note))
+
+
+def open_test_sets(sets: Sequence[tuple[str, Path]], *, limit: int | None = None) -> list[MaskedImages]:
+    """Return test sets of folders.
+
+    Args:
+        sets: Name and folder of each.
+        limit: Use only so many images of each; None: all.
+
+    Raises:
+        DataError: If a folder cannot be used.
+    """
+    return [MaskFolder(folder, name=name, limit=limit) for name, folder in sets]
+
+
+def _synthetic(part: str, config: CamouflageConfig, count: int) -> SyntheticCamouflage:
+    side = min(config.image_size, LARGEST_SIDE)
+    return SyntheticCamouflage(part, count=count, side=side, difficulty=config.difficulty, seed=config.seed)
+
+
+class TrainingPairs:
+    """Returns training images with their masks as a fourth channel, in 0..1, resized to a square.
+
+    Args:
+        images: The training set.
+        side: Of the square in pixels.
+        varied: Seed of random turns, mirrors and colours, other ones in every epoch; None: nothing is changed.
+    """
+
+    def __init__(self, images: MaskedImages, *, side: int, varied: int | None = None) -> None:
+        self._images, self._side, self._varied = images, side, varied
+        self._kept: dict[int, Tensor] = {}
+        self._most = KEPT_BYTES // (4 * side * side)
+
+    def __call__(self, index: Tensor, epoch: int = 0) -> Tensor:
+        """Return shape (B, 4, side, side) for an index with shape (B,); the epoch decides how they are varied."""
+        pairs = torch.stack([self._square(number) for number in index.tolist()]).float() / 255
+        return pairs if self._varied is None else vary_pairs(pairs, seed=self._varied, step=epoch, index=index)
+
+    def _square(self, number: int) -> Tensor:
+        if number in self._kept:
+            return self._kept[number]
+        image, mask = self._images.pair(number)
+        square = torch.cat(
+            [
+                resize(image, height=self._side, width=self._side),
+                resize(mask[None].expand(3, -1, -1), height=self._side, width=self._side)[:1],
+            ]
+        )
+        if len(self._kept) < self._most:
+            self._kept[number] = square
+        return square

@@ -1,0 +1,151 @@
+"""The page of ``invattn camouflage evaluate``: what was measured of each set, and its first maps."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from invattn._files import read_json
+from invattn.experiments.camouflage.page import parts as camouflage_parts
+from invattn.experiments.camouflage.page.tables import (
+    SCORES,
+    Comparison,
+    comparisons,
+    label_of,
+    network_rows,
+    ordered_groups,
+    score_tables,
+)
+from invattn.experiments.camouflage.record import CamouflageRecord, MapMetrics
+from invattn.experiments.kit.page import formatting
+from invattn.experiments.kit.page.artifacts import Artifact
+from invattn.experiments.kit.page.environment import page_environment, write_page
+
+TOLERANCE = 1e-4
+"""Relative error up to which an attention module counts as inverted."""
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder.
+
+    The page needs nothing else: its style, charts and pictures stand inside it. A part whose data the run did not store
+    is left out, and the page says so and why.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        DataError: If the folder has no readable ``results.json``.
+        OSError: If the page cannot be written; an older page then stays as it is.
+    """
+    return write_page(
+        folder / "report.html",
+        render_camouflage(CamouflageRecord.from_json(read_json(folder / "results.json")), folder=folder),
+    )
+
+
+def render_camouflage(record: CamouflageRecord, *, folder: Path) -> str:
+    """Return the page as text.
+
+    Args:
+        record: The results to show.
+        folder: Where the artifacts of the figures lie.
+    """
+    return page_environment("camouflage").get_template("camouflage.html").render(**_content(record, folder))
+
+
+def _content(record: CamouflageRecord, folder: Path) -> dict[str, Any]:
+    groups = ordered_groups(record)
+    stored = [Artifact(folder, attention=group[0].attention, recipe=group[0].recipe) for group in groups]
+    compared = comparisons(record)
+    parts = [
+        camouflage_parts.threshold_curves(stored),
+        camouflage_parts.predicted_maps(stored),
+        camouflage_parts.training_losses([row for group in groups for row in group]),
+    ]
+    return {
+        "record": record,
+        "data": {key: record.data.get(key) for key in ("name", "train", "notes")},
+        "headline": headline(record, compared),
+        "scores": list(SCORES.values()),
+        "tables": score_tables(record),
+        "networks": network_rows(record),
+        "comparisons": compared,
+        "stopped": _stopped(record),
+        "settings": [(name, _setting(value)) for name, value in record.settings.items()],
+        "parts": {part.anchor: part for part in parts},
+    }
+
+
+def headline(record: CamouflageRecord, compared: Sequence[Comparison]) -> list[str]:
+    """Return what the run shows, in sentences."""
+    sentences = []
+    if compared:
+        worst = min(compared, key=lambda entry: entry.mean)
+        sentences.append(
+            f"Against unconstrained attention, certified attention changes the S-measure by at worst {worst.text()} "
+            f"({worst.label} on {worst.dataset}; {_seeds(len(worst.differences))})."
+        )
+    certified = [row for row in record.rows if row.certificate and row.inverse]
+    if certified:
+        errors = [row.inverse["error_max"] for row in certified if row.inverse]
+        finite = [float(error) for error in errors if error is not None]
+        if len(finite) == len(errors) and max(finite) <= TOLERANCE:
+            sentences.append(
+                f"Every certified module inverts what it sees in the trained network: relative error at most "
+                f"{formatting.error(max(finite), digits=1)} over all test images looked at."
+            )
+        else:
+            sentences.append(
+                "A certified module did not invert to a relative error of 1e-4: see the table of networks."
+            )
+    return sentences
+
+
+def _seeds(count: int) -> str:
+    return "one seed, no interval" if count == 1 else f"95% interval over {count} seeds"
+
+
+def _stopped(record: CamouflageRecord) -> list[str]:
+    return [
+        f"{label_of(row.attention, row.recipe)}, seed {row.seed}: {row.extra['stopped']}; it was not measured."
+        for row in record.rows
+        if row.extra.get("stopped")
+    ]
+
+
+def _setting(value: Any) -> str:
+    if value is None:
+        return "default"
+    return ", ".join(str(entry) for entry in value) if isinstance(value, list) else str(value)
+
+
+COLUMNS = {
+    "s_measure": "S",
+    "f_mean": "F mean",
+    "f_max": "F max",
+    "f_adaptive": "F adaptive",
+    "f_weighted": "F weighted",
+    "e_mean": "E mean",
+    "e_max": "E max",
+    "e_adaptive": "E adaptive",
+    "mae": "MAE",
+}
+
+
+def render_maps(sets: Mapping[str, MapMetrics], sheets: Mapping[str, bytes]) -> str:
+    """Return the page as text.
+
+    Args:
+        sets: Name -> what was measured.
+        sheets: Name -> a PNG of the first maps, below their masks.
+    """
+    rows = [
+        (name, metrics.images, [formatting.similarity(getattr(metrics, key)) for key in COLUMNS])
+        for name, metrics in sets.items()
+    ]
+    pictures = {name: f"data:image/png;base64,{base64.b64encode(sheet).decode()}" for name, sheet in sheets.items()}
+    content = {"rows": rows, "columns": list(COLUMNS.values()), "pictures": pictures}
+    return page_environment("camouflage").get_template("maps.html").render(**content)

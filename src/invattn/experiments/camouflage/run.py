@@ -1,0 +1,179 @@
+"""Camouflaged object detection: train a network with each attention module and measure its maps."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from invattn._files import remove_leftovers, write_json
+from invattn.experiments.camouflage.cells import CamouflageCell
+from invattn.experiments.camouflage.config import CamouflageConfig as CamouflageConfig
+from invattn.experiments.camouflage.data import CamouflageData, open_camouflage_data
+from invattn.experiments.camouflage.measure import mean_mask, measure_maps, measure_network
+from invattn.experiments.camouflage.record import CamouflageRecord, CamouflageRow
+from invattn.experiments.camouflage.training import Pretraining, TrainedNetwork, train_network
+from invattn.experiments.kit.arrays import write_arrays
+from invattn.experiments.kit.progress import Progress, SilentProgress
+from invattn.experiments.kit.run import check_output, library_versions, make_folder
+from invattn.experiments.kit.training.companions import in_parallel, on_processes
+from invattn.experiments.kit.training.interruption import Interrupted
+from invattn.hub import save_model
+
+
+def run_camouflage(config: CamouflageConfig, progress: Progress) -> CamouflageRecord:
+    """Train and measure every row of a configuration and write the results.
+
+    Writes ``results.json``, ``model/<attention>-<recipe>/`` (of the first repeat) and ``artifacts/<attention>-
+    <recipe>.npz`` below ``config.output``, and keeps every finished cell below ``cells/``: the same command run again
+    skips those.
+
+    Args:
+        config: The user's options.
+        progress: Is told what goes on.
+
+    Returns:
+        The content of ``results.json``.
+
+    Raises:
+        DataError: If the data or the output cannot be used, or the output holds other results; one line.
+        OSError: If a file cannot be written; it names the file, and finished cells are kept.
+        Interrupted: On Ctrl-C; the message says how to continue.
+
+    References:
+        Zha et al. 2021, Sec. 4.3, F.3, Table 4, Fig. 6, 7, 8.
+    """
+    check_output(config.output)
+    config.machines().check(batch_size=config.batch_size)
+    data = open_camouflage_data(config)
+    cells = make_cells(config, data)
+    finished = {cell.name: cell.finished() for cell in cells}
+    remove_leftovers(make_folder(config.output / "cells"))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(config.threads(threads))
+        Pretraining(config, data, cells[0].fingerprints).run(progress)
+        rows = _rows(cells, finished, progress)
+    except (KeyboardInterrupt, Interrupted):
+        raise Interrupted(
+            f"interrupted: finished cells and the state of the training are in {config.output / 'cells'}. "
+            "Run the same command with --resume to continue."
+        ) from None
+    finally:
+        torch.set_num_threads(threads)
+    record = _record(config, data, cells, rows)
+    write_json(config.output / "results.json", record.to_json())
+    return record
+
+
+def follow_camouflage(config: CamouflageConfig, progress: Progress) -> None:
+    """Do the part of a further machine (NODE_RANK above 0) in a run on several: train with the first, write nothing.
+
+    Args:
+        config: The user's options, as on the first machine; both must see the same output folder.
+        progress: Is told what goes on.
+
+    Raises:
+        DataError: If the output holds other results; one line that says what to do.
+        Interrupted: On Ctrl-C.
+    """
+    config.machines().check(batch_size=config.batch_size)
+    for cell in [cell for cell in make_cells(config, open_camouflage_data(config)) if cell.finished() is None]:
+        progress.message(f"{cell.name}: training with the first machine")
+        on_processes(partial(train_network, cell), config.machines(), progress)
+
+
+def make_cells(config: CamouflageConfig, data: CamouflageData) -> list[CamouflageCell]:
+    """Return every training of a run, repeats innermost."""
+    fingerprints = data.fingerprints()
+    pairs = [(*pair, repeat) for pair in config.variants() for repeat in range(config.repeats)]
+    return [CamouflageCell(config, data, fingerprints, *pair) for pair in pairs]
+
+
+def _rows(
+    cells: list[CamouflageCell], finished: dict[str, CamouflageRow | None], progress: Progress
+) -> list[CamouflageRow]:
+    """Return the row of every cell, in their order."""
+    rows = {name: row for name, row in finished.items() if row is not None}
+    for name in rows:
+        progress.message(f"{name}: finished before, skipped")
+    waiting = [cell for cell in cells if cell.name not in rows]
+    workers = min(cells[0].config.workers, len(waiting))
+    if workers > 1:
+        threads = torch.get_num_threads()
+        found = in_parallel(_row_alone, waiting, workers=workers, threads=threads, progress=progress)
+    else:
+        found = [_row(cell, progress) for cell in waiting]
+    rows |= {cell.name: row for cell, row in zip(waiting, found, strict=True)}
+    return [rows[cell.name] for cell in cells]
+
+
+def _row_alone(cell: CamouflageCell) -> CamouflageRow:
+    return _row(cell, SilentProgress())
+
+
+def _row(cell: CamouflageCell, progress: Progress) -> CamouflageRow:
+    machines = cell.config.machines()
+    trained = on_processes(partial(train_network, cell), machines, progress)
+    if trained.outcome.stopped_at is not None:
+        row = _unmeasured(cell, trained)
+        progress.message(f"{cell.name}: {row.extra['stopped']}. Its last saved state stays in {cell.file('ckpt')}.")
+        cell.finish(row)
+        return row
+    network = trained.network.to("cuda" if machines.on_gpu else "cpu")
+    measured = measure_network(cell, network, progress)
+    folder = cell.config.output
+    if cell.repeat == 0:
+        save_model(network.cpu(), folder / "model" / cell.variant, config=cell.network_config)
+        make_folder(folder / "artifacts")
+        write_arrays(folder / "artifacts" / f"{cell.variant}.npz", measured.arrays(trained.outcome.losses))
+    row = _unmeasured(cell, trained, sets=measured.metrics(), inverse=measured.inverse, s_each=measured.s_each())
+    cell.finish(row)
+    return row
+
+
+def _unmeasured(cell: CamouflageCell, trained: TrainedNetwork, *, s_each: Any = None, **measured: Any) -> CamouflageRow:
+    """Return the row of a trained network with what was measured of it, if anything."""
+    outcome = trained.outcome
+    extra: dict[str, Any] = {"stopped_at": outcome.stopped_at, "repeat": cell.repeat}
+    if outcome.stopped_at is not None:
+        where = f", first in {outcome.stopped_in}" if outcome.stopped_in else ""
+        extra["stopped"] = f"the training loss was not finite at step {outcome.stopped_at}{where}"
+    if s_each is not None:
+        extra["s_each"] = s_each
+    return CamouflageRow(
+        attention=cell.attention,
+        recipe=cell.recipe,
+        seed=cell.seed,
+        parameters=trained.parameters,
+        seconds=outcome.seconds,
+        peak_memory=trained.peak_memory,
+        certificate=trained.certificate,
+        train_loss=outcome.losses,
+        extra=extra,
+        **({"sets": {}} | measured),
+    )
+
+
+def _record(
+    config: CamouflageConfig, data: CamouflageData, cells: list[CamouflageCell], rows: list[CamouflageRow]
+) -> CamouflageRecord:
+    mean = mean_mask(data.train, side=config.image_size).numpy()
+    baseline = {part.name: measure_maps(lambda _: mean, part, on_image=lambda: None) for part in data.test}
+    return CamouflageRecord(
+        command=config.command(),
+        seed=config.seed,
+        versions=library_versions() | {name: version(name) for name in ("pysodmetrics", "transformers")},
+        data={
+            "name": data.train.name,
+            "fingerprint": cells[0].fingerprints["train"],
+            "train": len(data.train),
+            "sets": {part.name: len(part) for part in data.test},
+            "mean_mask": {name: scores.s_measure for name, scores in baseline.items()},
+            "notes": list(data.notes),
+        },
+        settings=config.settings() | {"torch_threads": config.threads(torch.get_num_threads())},
+        rows=rows,
+    )

@@ -1,0 +1,1 @@
+"""Density: flows with attention on points and images."""

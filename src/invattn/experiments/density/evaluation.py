@@ -1,0 +1,315 @@
+"""Evaluate a stored flow: its likelihood of test samples, and its inverse on them and far from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invattn._errors import DataError
+from invattn._files import write_json
+from invattn.bijections import Bijection, Composed
+from invattn.experiments.density.bound import ImportanceBound, importance_bound
+from invattn.experiments.density.data import DensityData, DequantisedData, GeneratedData
+from invattn.experiments.density.images import load_density_images
+from invattn.experiments.density.likelihood import TARGET_ERROR, measure_likelihood
+from invattn.experiments.density.measure import measure, unmeasured
+from invattn.experiments.density.noise import inputs_of_test
+from invattn.experiments.density.points import PLANE
+from invattn.experiments.density.record import DensityResult
+from invattn.experiments.density.stored import StoredData, read_stored_data
+from invattn.experiments.kit.data.dequantise import dequantise
+from invattn.experiments.kit.progress import Progress
+from invattn.experiments.kit.record import SCHEMA_VERSION
+from invattn.experiments.kit.run import check_output, library_versions, make_folder
+from invattn.experiments.kit.training.loader import derive_seed
+from invattn.flows import Flow
+from invattn.hub import ImageFlowConfig, load_flow
+from invattn.hub.flow_config import FlowConfig
+
+FAR = (10.0, 1000.0)
+"""Factors by which test samples are moved away from 0."""
+
+_PHOTOS = "photos"
+
+
+def stress_inputs(data: DensityData, *, count: int, seed: int) -> dict[str, Tensor]:
+    """Return name -> inputs with shape (n, *event), n at most ``count``.
+
+    Args:
+        data: What the flow is evaluated on.
+        count: Inputs of each kind.
+        seed: Decides what is random.
+
+    Raises:
+        DataError: If the photographs that serve as other images cannot be read.
+    """
+    test = data.test()[:count]
+    inputs = {f"test samples of {data.name}": test}
+    generator = torch.Generator().manual_seed(derive_seed(seed, "stress"))
+    uniform = torch.rand(test.shape, generator=generator)
+    if isinstance(data, DequantisedData):
+        inputs |= _other_images(data, count=count, seed=seed)
+        inputs["uniform noise"] = uniform - 0.5
+        inputs["one grey level for all pixels"] = (uniform.flatten(1)[:, :1] - 0.5).reshape(-1, 1, 1, 1).expand_as(test)
+    else:
+        reach = float(test.abs().max())
+        inputs["uniform noise, as wide as the test samples"] = reach * (2 * uniform - 1)
+        inputs["all numbers 0"] = torch.zeros_like(test)
+    return inputs | {f"test samples, {factor:g} times as far from 0": factor * test for factor in FAR}
+
+
+def _other_images(data: DequantisedData, *, count: int, seed: int) -> dict[str, Tensor]:
+    """Return images of another kind: photographs, or the negatives of the test images where those are photographs."""
+    index = torch.arange(min(count, data.test_size))
+    if data.name == _PHOTOS:
+        return {"negatives of the test images": -data.test()[: len(index)]}
+    found = load_density_images(
+        _PHOTOS, data_root=None, train_size=1, test_size=len(index), image_size=data.event_shape[-1], seed=seed
+    )
+    images = found.test
+    if data.event_shape[0] == 1:
+        images = images.float().mean(dim=1, keepdim=True).to(torch.uint8)
+    images = (images.long() * data.levels // 256).to(torch.uint8)
+    noise_seed = derive_seed(seed, "stress noise")
+    return {"photographs": dequantise(images, seed=noise_seed, step=0, index=index, levels=data.levels)}
+
+
+_BATCH = 50
+
+
+@dataclass(frozen=True)
+class InverseStress:
+    """What came back of inputs of one kind.
+
+    Attributes:
+        name: What they are, in words.
+        count: How many.
+        converged: For how many the solver reached its tolerance.
+        error_max: Largest |entry| of x - inverse(f(x)); infinite where something is not finite.
+        relative_max: The same over max(1, largest |entry| of that x): rounding grows with x.
+    """
+
+    name: str
+    count: int
+    converged: int
+    error_max: float
+    relative_max: float
+
+
+@torch.no_grad()
+def inverse_stress(
+    bijection: Bijection, x: Tensor, *, name: str, on_batch: Callable[[int], None] | None = None
+) -> InverseStress:
+    """Compute z = f(x), solve f(y) = z, and compare y with x.
+
+    Uncertified flows with an exact likelihood may explode here while they invert test samples well.
+
+    Args:
+        bijection: f, in eval mode.
+        x: Inputs with shape (n, ...), finite.
+        name: What they are, in words.
+        on_batch: Called with the number of inputs done, after each batch.
+
+    References:
+        Behrmann et al. 2021, "Understanding and mitigating exploding inverses in invertible neural networks".
+    """
+    errors, scales, converged = [], [], 0
+    for part in torch.split(x, _BATCH):
+        solution = bijection.solve(bijection(part))
+        error = (solution.value - part).abs().flatten(1).amax(dim=1)
+        errors.append(error.nan_to_num(nan=math.inf, posinf=math.inf))
+        scales.append(part.abs().flatten(1).amax(dim=1).clamp_min(1.0))
+        converged += int(solution.converged.sum())
+        if on_batch is not None:
+            on_batch(len(part))
+    error, scale = torch.cat(errors), torch.cat(scales)
+    return InverseStress(
+        name=name,
+        count=len(x),
+        converged=converged,
+        error_max=float(error.max()),
+        relative_max=float((error / scale).max()),
+    )
+
+
+EVALUATION_FILE = "evaluation.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Options of ``invattn density evaluate``.
+
+    Attributes:
+        model: The model's folder.
+        data: Other data than the flow was trained on, of the same shape; None for those.
+        data_root: Where cifar10, svhn or celeba lie.
+        test_size: Number of test samples; None is that of the training's table.
+        seed: Decides generated test samples, dequantisation noise and probes; None is that of the training.
+        unbiased: Whether to measure by the unbiased estimator too, where log-determinants are exact.
+        importance_samples: Images: draws of the noise for the importance-weighted bound; 0: no bound.
+        stress: Inputs of each kind on which the inverse is tried; 0: only the usual test samples.
+        output: Folder for ``evaluation.json``; None writes nothing.
+    """
+
+    model: Path
+    data: str | None = None
+    data_root: Path | None = None
+    test_size: int | None = None
+    seed: int | None = None
+    unbiased: bool = False
+    importance_samples: int = 0
+    stress: int = 100
+    output: Path | None = None
+
+
+@dataclass(frozen=True)
+class ModelEvaluation:
+    """What was measured of a stored flow.
+
+    Attributes:
+        result: The metrics; variant is the name of its folder.
+        data: What it was measured on.
+        exact: Whether log-determinants are exact.
+        inverses: The inverse on test samples and elsewhere, one entry for each kind of input.
+        unbiased: Mean of -log p(x) / d by the unbiased estimator, in the unit of the metrics; None if not asked for.
+        unbiased_error: The standard error that its probes add.
+        bound: The importance-weighted bound, if it was asked for.
+    """
+
+    result: DensityResult
+    data: DensityData
+    exact: bool
+    inverses: tuple[InverseStress, ...] = ()
+    unbiased: float | None = None
+    unbiased_error: float | None = None
+    bound: ImportanceBound | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of ``evaluation.json``."""
+        stored = self.result.to_json()
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "experiment": "density evaluation",
+            "model": self.result.variant,
+            "data": self.data.describe(),
+            "seed": self.result.seed,
+            "versions": library_versions(),
+            "exact": self.exact,
+            "unbiased": self.unbiased,
+            "unbiased_error": self.unbiased_error,
+            "importance_bound": None if self.bound is None else vars(self.bound),
+            "inverses": [vars(entry) for entry in self.inverses],
+            **{name: stored[name] for name in ("metrics", "refused", "parameters", "certificate")},
+        }
+
+
+def evaluate_model(options: EvaluateOptions, progress: Progress) -> ModelEvaluation:
+    """Measure a stored flow, and write ``evaluation.json`` where an output is given.
+
+    Args:
+        options: The user's.
+        progress: Is told of every batch.
+
+    Raises:
+        DataError: If the folder holds no flow, or the data cannot be used or have another shape.
+        CertificateError: If the model is not the one that was certified.
+        OSError: If a file cannot be written.
+    """
+    if options.output is not None:
+        check_output(options.output)
+    flow, config = open_flow(options.model)
+    data = evaluation_data(config, options)
+    seed = data.seed if options.seed is None else options.seed
+    if options.importance_samples and not isinstance(data, DequantisedData):
+        raise DataError("--importance-samples is for images: points are not dequantised. Leave it out.")
+    flow = flow.to("cuda" if torch.cuda.is_available() else "cpu")
+    unknown = unmeasured(options.model.name, flow, seed=seed, unit=data.unit)
+    result, found = measure(flow, inputs_of_test(flow, data), unknown, progress, seed=seed, unit=data.unit)
+    evaluation = ModelEvaluation(result, data, found.exact, _inverses(flow, data, options.stress, seed, progress))
+    if options.unbiased and found.exact and result.refused is None:
+        evaluation = _with_unbiased(evaluation, flow, seed)
+    if options.importance_samples and isinstance(data, DequantisedData) and result.refused is None:
+        bound = importance_bound(flow, data, samples=options.importance_samples, seed=seed, progress=progress)
+        evaluation = replace(evaluation, bound=bound)
+    if options.output is not None:
+        write_json(make_folder(options.output) / EVALUATION_FILE, evaluation.to_json())
+    return evaluation
+
+
+def _with_unbiased(evaluation: ModelEvaluation, flow: Flow, seed: int) -> ModelEvaluation:
+    """Measure once more, with random probes in the place of whole Jacobians."""
+    unit, test = evaluation.data.unit, inputs_of_test(flow, evaluation.data)
+    generator = torch.Generator(device=test.x.device).manual_seed(derive_seed(seed, "unbiased evaluation"))
+    found = measure_likelihood(
+        flow, test.x, exact=False, target_error=TARGET_ERROR / unit.scale, cost=test.cost, generator=generator
+    )
+    return replace(evaluation, unbiased=unit.of(found.mean), unbiased_error=unit.scale * found.estimator_error)
+
+
+def _inverses(flow: Flow, data: DensityData, count: int, seed: int, progress: Progress) -> tuple[InverseStress, ...]:
+    """Try the inverse on every kind of input."""
+    if count == 0:
+        return ()
+    inputs = stress_inputs(data, count=count, seed=seed)
+    device = next(flow.parameters()).device
+    progress.begin("invert", total=sum(map(len, inputs.values())))
+    try:
+        return tuple(
+            inverse_stress(flow.bijection, x.to(device), name=name, on_batch=progress.advance)
+            for name, x in inputs.items()
+        )
+    finally:
+        progress.end()
+
+
+def evaluation_data(config: FlowConfig, options: EvaluateOptions) -> DensityData:
+    """Return the data to evaluate a stored flow on.
+
+    Raises:
+        DataError: If they cannot be used, or a sample has another shape than the flow takes.
+    """
+    stored = read_stored_data(options.model)
+    if isinstance(config, ImageFlowConfig):
+        images = stored.images(
+            name=options.data,
+            data_root=options.data_root,
+            image_size=config.image_shape[-1],
+            test_size=options.test_size,
+            seed=options.seed,
+        )
+        data: DensityData = replace(images, learned=config.dequantisation == "variational")
+    else:
+        data = _generated(stored, options)
+    if data.event_shape != config.event_shape:
+        found, wanted = (" x ".join(map(str, shape)) for shape in (data.event_shape, config.event_shape))
+        raise DataError(
+            f"{data.name} has samples of {found}; {options.model} is a flow over {wanted}. Name other data: --data."
+        )
+    return data
+
+
+def _generated(stored: StoredData, options: EvaluateOptions) -> DensityData:
+    name = options.data or str(stored.values.get("name", "sets"))
+    if name not in ("sets", *PLANE):
+        known = ", ".join(("sets", *PLANE))
+        raise DataError(f"{options.model} is a flow over points, and {name} holds images. Give --data one of {known}.")
+    size = stored.number("test_size") if options.test_size is None else options.test_size
+    return GeneratedData(name, test_size=size, seed=stored.number("seed") if options.seed is None else options.seed)
+
+
+def open_flow(folder: Path) -> tuple[Flow, FlowConfig]:
+    """Return the distribution that a folder holds, and what it is built from.
+
+    Raises:
+        DataError: If the folder holds no flow.
+        CertificateError: If the model is not the one that was certified.
+    """
+    loaded = load_flow(folder)
+    assert isinstance(loaded.model, Composed)
+    return loaded.config.distribution(loaded.model).eval(), loaded.config

@@ -1,0 +1,237 @@
+"""The paper's density table beside this run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from invattn.experiments.density.record import DensityRecord, DensityResult
+from invattn.experiments.kit.page import formatting
+from invattn.experiments.kit.page import formatting as labels
+from invattn.experiments.kit.page.charts import Chart, Line, line_chart
+from invattn.experiments.kit.page.formatting import NORMS
+from invattn.experiments.kit.page.parts import Panel, Part, kind_keys
+from invattn.experiments.kit.record import published_rows
+
+Subject = Literal["sets", "plane", "images"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A unit of -log p / d.
+
+    Attributes:
+        word: ``bits`` or ``nats``.
+    """
+
+    word: str
+
+    @property
+    def factor(self) -> float:
+        """What a difference in nats per dimension is multiplied by."""
+        return 1 / math.log(2) if self.word == "bits" else 1.0
+
+    @property
+    def long(self) -> str:
+        """``bits per dimension`` or ``nats per dimension``."""
+        return f"{self.word} per dimension"
+
+    def of(self, result: DensityResult) -> float | None:
+        """Return the likelihood of a result in this unit, None where it is refused."""
+        return result.metrics.per_dim
+
+
+def measure_of(record: DensityRecord) -> Measure:
+    """Return the unit of a record, which is that of all its results."""
+    units = {result.metrics.unit for result in record.results}
+    return Measure("bits" if "bits" in units else "nats")
+
+
+def subject_of(record: DensityRecord) -> Subject:
+    """Say what the samples are: images, points in the plane, or sets of points."""
+    shape = record.data.get("event_shape")
+    rank = len(shape) if isinstance(shape, list | tuple) else 0
+    if rank == 3:
+        return "images"
+    return "plane" if rank == 1 or (rank == 0 and record.data.get("dimensions") == 2) else "sets"
+
+
+_SMOOTHING = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class DensityRow:
+    """One line of the table; every field is ready to print."""
+
+    kind: str
+    label: str
+    seed: str
+    value: str
+    error: str
+    median: str
+    outliers: str
+    inverse: str
+    radius: str
+    bound: str
+    parameters: str
+    seconds: str
+    refused: bool
+
+
+def table_rows(record: DensityRecord) -> list[DensityRow]:
+    """Return the table: one row for each training, in the usual order of kinds."""
+    order = labels.in_order((kind_of(result) for result in record.results), labels.MIXERS)
+    ordered = sorted(record.results, key=lambda result: (order.index(kind_of(result)), result.variant, result.seed))
+    return [_row(result, measure_of(record)) for result in ordered]
+
+
+def kind_of(result: DensityResult) -> str:
+    """Return the attention of a result."""
+    return str(result.extra.get("attention", result.variant.rpartition("-")[0]))
+
+
+def recipe_of(result: DensityResult) -> str:
+    """Return the recipe of a result."""
+    return str(result.extra.get("recipe", result.variant.rpartition("-")[2]))
+
+
+def name_of(result: DensityResult) -> str:
+    """Return the reader's name of a variant."""
+    return f"{labels.kind(kind_of(result))}, {labels.recipe(recipe_of(result)).lower()}"
+
+
+def _row(result: DensityResult, measure: Measure) -> DensityRow:
+    value = measure.of(result)
+    metrics, certificate = result.metrics, result.certificate
+    norm = "" if certificate is None else f" ({NORMS.get(str(certificate.get('norm')), '?')})"
+    return DensityRow(
+        kind=kind_of(result),
+        label=name_of(result),
+        seed=str(result.seed),
+        value="refused" if value is None else f"{value:.3f}",
+        error="" if metrics.standard_error is None else f"{metrics.standard_error:.3f}",
+        median=f"{metrics.median:.3f}" if np.isfinite(metrics.median) else "not finite",
+        outliers=formatting.count(metrics.outliers),
+        inverse=formatting.scientific(metrics.inverse_error_max, digits=0)
+        if np.isfinite(metrics.inverse_error_max) and metrics.inverse_error_max > 0
+        else formatting.error(metrics.inverse_error_max),
+        radius=f"{metrics.spectral_radius_max:.3f}",
+        bound="none" if certificate is None else f"{formatting.bound(certificate.get('bound'))}{norm}",
+        parameters=formatting.count(result.parameters),
+        seconds=formatting.duration(result.cpu_seconds),
+        refused=result.refused is not None,
+    )
+
+
+def training_curves(results: Sequence[DensityResult], measure: Measure) -> Part:
+    """Training loss against the step, smoothed, one line for each training.
+
+    Args:
+        results: The trainings.
+        measure: The unit of the axis.
+    """
+    lines = []
+    for result in results:
+        loss = np.asarray(result.train_loss, dtype=np.float64)
+        width = min(_SMOOTHING, len(loss))
+        if width:
+            smooth = np.convolve(loss, np.ones(width) / width, mode="valid")
+            steps = np.arange(width, len(loss) + 1)
+            lines.append(Line(x=steps, y=smooth, role=kind_of(result), dashed=bool(result.extra.get("repeat"))))
+    chart = Chart(
+        name="density-training",
+        description=f"training loss in {measure.long} against the step, for each variant",
+        x_label="training step",
+        y_label=f"−log p / d ({measure.word})",
+        y_limits=_limits(lines),
+        size=(6.4, 3.6),
+    )
+    keys = kind_keys([kind_of(result) for result in results])
+    if not lines:
+        return Part(anchor="training", left_out=("No training losses were stored.",))
+    return Part(anchor="training", panels=(Panel(title="All variants", svg=line_chart(lines, chart)),), keys=keys)
+
+
+def _limits(lines: Sequence[Line]) -> tuple[float, float] | None:
+    """Leave out the first tenth of the steps, where a start from scratch would flatten the rest."""
+    late = [np.asarray(line.y)[len(line.y) // 10 :] for line in lines]
+    values = np.concatenate([part[np.isfinite(part)] for part in late] or [np.ones(1)])
+    if values.size == 0:
+        return None
+    low, high = float(values.min()), float(values.max())
+    room = 0.05 * max(high - low, 0.1)
+    return low - room, high + room
+
+
+PUBLISHED_TRAINING = 50_000
+"""Training images of CIFAR-10, which the published figures are of."""
+
+_MODELS = {
+    "none": "i-ResNet",
+    "dot_product": "i-ResNet + Dot-product attention",
+    "concatenation": "i-ResNet + Concatenation attention",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRow:
+    """One model; every field is ready to print, empty where there is no figure."""
+
+    kind: str
+    label: str
+    published: str
+    ours: str
+
+
+def published_table(record: DensityRecord) -> list[PublishedRow]:
+    """Return Table 3 of the paper, our certified variants beside the models they stand for, and then all others.
+
+    Ours are means over the seeds that were not refused.
+    """
+    measure = measure_of(record)
+    groups: dict[tuple[str, str], list[float | None]] = {}
+    names: dict[tuple[str, str], str] = {}
+    for result in record.results:
+        key = (kind_of(result), result.variant)
+        groups.setdefault(key, []).append(measure.of(result))
+        names[key] = name_of(result)
+    shown = {key: _mean(values) for key, values in groups.items()}
+    rows, used = [], set()
+    for published in published_rows("table3"):
+        kind = next((kind for kind, model in _MODELS.items() if model == published["model"]), "")
+        key = (kind, f"{kind}-certified")
+        used.add(key)
+        row = PublishedRow(
+            kind=kind, label=published["model"], published=published["bits_per_dim"], ours=shown.get(key, "")
+        )
+        rows.append(row)
+    kinds = labels.in_order((kind for kind, _ in shown), labels.MIXERS)
+    rest = sorted((key for key in shown if key not in used), key=lambda key: (kinds.index(key[0]), key[1]))
+    return [*rows, *(PublishedRow(kind=key[0], label=names[key], published="", ours=shown[key]) for key in rest)]
+
+
+def _mean(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{sum(known) / len(known):.3f}" if known else "refused"
+
+
+def comparison_note(record: DensityRecord) -> str:
+    """Say whether our figures are of the data that the published ones are of."""
+    name, train, dimensions = (record.data.get(key) for key in ("name", "train", "dimensions"))
+    if name == "cifar10" and dimensions == 3 * 32 * 32 and isinstance(train, int) and train >= PUBLISHED_TRAINING:
+        return "Both are of CIFAR-10 at 32×32 with all 50,000 training images."
+    count = f"{train:,}" if isinstance(train, int) else "other"
+    return (
+        f"The two columns must not be compared: the published figures are of CIFAR-10 at 32×32 with 50,000 training "
+        f"images, ours of {labels.dataset(str(name))} at {shape_words(record)} with {count} training images."
+    )
+
+
+def shape_words(record: DensityRecord) -> str:
+    """Return the size of an image, such as ``16×16``."""
+    shape = record.data.get("event_shape") or ()
+    return "×".join(str(side) for side in shape[1:]) if len(shape) == 3 else "another size"

@@ -1,0 +1,193 @@
+"""Generated sets of points in the plane, where the density of a point depends on the others."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from invattn.experiments.kit.data.dequantise import LARGEST_BITS, counter_uniform
+
+_QUADRATURE = 512
+
+
+class PlanePoints(ABC):
+    """Points of a distribution in the plane; point number i is a function of the seed and of i alone.
+
+    Args:
+        seed: Decides every point.
+    """
+
+    def __init__(self, *, seed: int) -> None:
+        self._seed = seed
+
+    def __call__(self, index: Tensor, epoch: int = 0) -> Tensor:
+        """Return points with shape (B, 2), float32.
+
+        Args:
+            index: Numbers of the points, shape (B,), at least 0.
+            epoch: Ignored: a point is the same in every epoch.
+        """
+        uniform = counter_uniform(index, seed=self._seed, step=0, count=4, bits=LARGEST_BITS)
+        return self._place(uniform).float()
+
+    @abstractmethod
+    def _place(self, uniform: Tensor) -> Tensor:
+        """Turn four uniform numbers for each point, shape (B, 4), into points, shape (B, 2)."""
+
+    @staticmethod
+    @abstractmethod
+    def log_density(points: Tensor) -> Tensor:
+        """Return the true log-density in nats, float64, shape (B,), of points with shape (B, 2)."""
+
+
+class TwoMoons(PlanePoints):
+    """Two half circles of radius 2, uniform along each, with N(0, 0.2^2 I) added; the second is turned and shifted.
+
+    The curves are (2 cos t - 1, 2 sin t - 0.2) and (1 - 2 cos t, 0.8 - 2 sin t), t uniform on [0, pi).
+    """
+
+    _SPREAD = 0.2
+
+    def _place(self, uniform: Tensor) -> Tensor:
+        angle = math.pi * uniform[:, 0]
+        curves = torch.stack(self._curves(angle))
+        on_curve = curves[(uniform[:, 1] >= 0.5).long(), torch.arange(len(uniform))]
+        return on_curve + self._SPREAD * _normal(uniform[:, 2:])
+
+    @staticmethod
+    def _curves(angle: Tensor) -> tuple[Tensor, Tensor]:
+        across, up = 2 * angle.cos(), 2 * angle.sin()
+        return torch.stack([across - 1, up - 0.2], dim=-1), torch.stack([1 - across, 0.8 - up], dim=-1)
+
+    @staticmethod
+    def log_density(points: Tensor) -> Tensor:
+        angle = math.pi * (torch.arange(_QUADRATURE, dtype=torch.float64) + 0.5) / _QUADRATURE
+        centres = torch.cat(TwoMoons._curves(angle))
+        return _mixture(points, centres, TwoMoons._SPREAD)
+
+
+class EightGaussians(PlanePoints):
+    """Eight equally likely N(centre, 0.35^2 I), the centres evenly spaced on a circle of radius 2.8."""
+
+    _RADIUS, _SPREAD = 2.8, 0.35
+
+    def _place(self, uniform: Tensor) -> Tensor:
+        centres = self._centres()[(8 * uniform[:, 0]).long()]
+        return centres + self._SPREAD * _normal(uniform[:, 2:])
+
+    @staticmethod
+    def _centres() -> Tensor:
+        angle = math.pi / 4 * torch.arange(8, dtype=torch.float64)
+        return EightGaussians._RADIUS * torch.stack([angle.cos(), angle.sin()], dim=-1)
+
+    @staticmethod
+    def log_density(points: Tensor) -> Tensor:
+        return _mixture(points, EightGaussians._centres(), EightGaussians._SPREAD)
+
+
+class Checkerboard(PlanePoints):
+    """Uniform on the eight unit squares of one colour of a 4 x 4 board, [-2, 2) x [-2, 2)."""
+
+    def _place(self, uniform: Tensor) -> Tensor:
+        square = (8 * uniform[:, 0]).long()
+        row = square // 2
+        column = 2 * (square % 2) + row % 2
+        return torch.stack([column + uniform[:, 2], row + uniform[:, 3]], dim=-1) - 2
+
+    @staticmethod
+    def log_density(points: Tensor) -> Tensor:
+        cell = (points.double() + 2).floor()
+        inside = (cell >= 0).all(dim=1) & (cell < 4).all(dim=1) & (cell.sum(dim=1) % 2 == 0)
+        return torch.where(inside, -math.log(8.0), -math.inf).double()
+
+
+_CLASSES: Mapping[str, Callable[..., PlanePoints]] = {
+    "two-moons": TwoMoons,
+    "8-gaussians": EightGaussians,
+    "checkerboard": Checkerboard,
+}
+
+PLANE = tuple(_CLASSES)
+"""The names of the distributions."""
+
+
+def plane_points(name: str, *, seed: int) -> PlanePoints:
+    """Return the points of a distribution of ``PLANE``, decided by a seed."""
+    return _CLASSES[name](seed=seed)
+
+
+def _normal(uniform: Tensor) -> Tensor:
+    """Turn uniform pairs, shape (B, 2), into standard normal ones (Box and Muller)."""
+    radius = (-2 * (1 - uniform[:, 0]).log()).sqrt()
+    angle = 2 * math.pi * uniform[:, 1]
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1)
+
+
+def _mixture(points: Tensor, centres: Tensor, spread: float) -> Tensor:
+    """Return the log-density of equally likely N(centre, spread^2 I), shape (B,)."""
+    squares = (points.double()[:, None] - centres).square().sum(dim=-1)
+    log_weights = -0.5 * squares / spread**2 - math.log(2 * math.pi * spread**2)
+    mean: Tensor = log_weights.logsumexp(dim=1) - math.log(len(centres))
+    return mean
+
+
+POINTS, DIMENSIONS = 32, 2
+CENTRES = 3
+CENTRE_SPREAD, POINT_SPREAD = 2.0, 0.15
+
+
+class PointSets:
+    """Sets of 32 points: three centres from N(0, 2^2 I), each point near one of them at random, N(centre, 0.15^2 I).
+
+    Set number i is a function of the seed and of i alone, whatever the batch and the order of calls: there are as
+    many sets as a run asks for.
+
+    Args:
+        seed: Decides every set; consecutive seeds share sets, so take one from ``derive_seed`` or the like.
+    """
+
+    def __init__(self, *, seed: int) -> None:
+        self._seed = seed
+
+    def __call__(self, index: Tensor, epoch: int = 0) -> Tensor:
+        """Return sets with shape (B, 32, 2), float32.
+
+        Args:
+            index: Numbers of the sets, shape (B,), at least 0.
+            epoch: Ignored: a set is the same in every epoch.
+        """
+        return torch.stack([self._one(number) for number in index.tolist()])
+
+    def _one(self, number: int) -> Tensor:
+        generator = torch.Generator().manual_seed((self._seed + number) % 2**63)
+        centres = CENTRE_SPREAD * torch.randn(CENTRES, DIMENSIONS, generator=generator)
+        owner = torch.randint(0, CENTRES, (POINTS,), generator=generator)
+        return centres[owner] + POINT_SPREAD * torch.randn(POINTS, DIMENSIONS, generator=generator)
+
+
+def pointwise_limit() -> float:
+    """Return the least -log p(x) / d of any model that treats points independently, in nats per dimension.
+
+    A point alone follows N(0, (2^2 + 0.15^2) I): the entropy of one of its coordinates.
+    """
+    return 0.5 * math.log(2 * math.pi * math.e * (CENTRE_SPREAD**2 + POINT_SPREAD**2))
+
+
+def approximate_optimum() -> float:
+    """Return -log p(x) / d of the true density in nats per dimension, as if clusters never touched.
+
+    Given which points belong together, a cluster of n points has the covariance s^2 I + c^2 1 1^T in each coordinate.
+    The 3^32 assignments are equally likely, and the order of the 3 centres does not matter. Touching clusters make
+    the true value a little smaller.
+    """
+    inner = POINTS * DIMENSIONS * 0.5 * math.log(2 * math.pi * math.e * POINT_SPREAD**2)
+    ratio, share = (CENTRE_SPREAD / POINT_SPREAD) ** 2, 1 / CENTRES
+    sizes = range(POINTS + 1)
+    chance = [math.comb(POINTS, n) * share**n * (1 - share) ** (POINTS - n) for n in sizes]
+    centre = sum(p * 0.5 * math.log1p(n * ratio) for p, n in zip(chance, sizes, strict=True))
+    owners = POINTS * math.log(CENTRES) - math.log(math.factorial(CENTRES))
+    return (inner + DIMENSIONS * CENTRES * centre + owners) / (POINTS * DIMENSIONS)

@@ -1,0 +1,1 @@
+"""Diagnosis of a stored block on images."""

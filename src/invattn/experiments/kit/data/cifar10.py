@@ -1,0 +1,180 @@
+"""CIFAR-10 from the publishers' Python batches."""
+
+import pickle
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invattn._errors import DataError
+from invattn.experiments.kit.data.reading import Pictures, brief, hold_out_last_quarter, pictures_of
+
+_IMAGE_SHAPE = (3, 32, 32)
+_IMAGE_BYTES = 3072
+
+
+def read_batch(path: Path) -> Tensor:
+    """Read the images of one batch file of CIFAR-10.
+
+    Args:
+        path: a file such as `data_batch_1`, with any number of images.
+
+    Returns:
+        uint8, shape (n, 3, 32, 32).
+
+    Raises:
+        DataError: when the file is damaged, is no CIFAR-10 batch, or names anything that such a batch does not hold.
+    """
+    try:
+        with path.open("rb") as file:
+            content = _BatchUnpickler(file, encoding="bytes").load()
+    except DataError as error:
+        raise DataError(f"{path} {error}") from error
+    except Exception as error:  # damaged pickles raise almost anything, from EOFError to MemoryError
+        raise DataError(
+            f"{path} is no whole CIFAR-10 batch ({brief(error)}): fetch cifar-10-python.tar.gz again"
+        ) from error
+    return _images(content, path)
+
+
+def _images(content: object, path: Path) -> Tensor:
+    stored = {**content} if isinstance(content, dict) else {}
+    data = stored.get(b"data", stored.get("data"))
+    if not isinstance(data, _StoredArray) or not isinstance(data.data, bytes):
+        raise DataError(f"{path} is no CIFAR-10 batch: it holds no array called 'data'")
+    count = len(data.data) // _IMAGE_BYTES
+    if data.type_code != "u1" or data.fortran_order or data.shape != (count, _IMAGE_BYTES) or not count:
+        raise DataError(f"{path} is no CIFAR-10 batch: 'data' is not a uint8 array with shape (n, 3072)")
+    if len(data.data) != count * _IMAGE_BYTES:
+        raise DataError(f"{path} is no whole CIFAR-10 batch: its pixels end within an image")
+    pixels = np.frombuffer(data.data, dtype=np.uint8).copy()
+    return torch.from_numpy(pixels).view(count, *_IMAGE_SHAPE)
+
+
+class _StoredType:
+    """Stands for `numpy.dtype`: keeps the type code, such as `u1`."""
+
+    __slots__ = ("code",)
+
+    def __init__(self, code: object, *_flags: object) -> None:
+        self.code = code.decode("latin1") if isinstance(code, bytes) else code
+
+    def __setstate__(self, _state: object) -> None:
+        """Accept the byte order and the flags, of which a one-byte type has none."""
+
+
+class _StoredArray:
+    """Stands for `numpy.ndarray`: keeps what the file says of the array, as plain values."""
+
+    __slots__ = ("data", "fortran_order", "shape", "type_code")
+
+    def __init__(self) -> None:
+        self.data: object = None
+        self.fortran_order: object = False
+        self.shape: object = None
+        self.type_code: object = None
+
+    def __setstate__(self, state: tuple[object, object, _StoredType, object, object]) -> None:
+        _version, self.shape, stored_type, self.fortran_order, self.data = state
+        self.type_code = stored_type.code
+
+
+def _new_array(*_arguments: object) -> _StoredArray:
+    """Stands for numpy's `_reconstruct`, whose arguments describe an empty array."""
+    return _StoredArray()
+
+
+def _latin1(text: str, encoding: object) -> bytes:
+    """Stands for `codecs.encode`, by which Python 3 writes bytes at protocol 2."""
+    if encoding not in ("latin1", b"latin1"):
+        raise DataError(f"asks for the encoding {encoding!r}, which no CIFAR-10 batch uses: do not trust it")
+    return text.encode("latin1")
+
+
+_STAND_INS: dict[tuple[str, str], object] = {
+    ("numpy.core.multiarray", "_reconstruct"): _new_array,
+    ("numpy._core.multiarray", "_reconstruct"): _new_array,
+    ("numpy", "ndarray"): _StoredArray,
+    ("numpy", "dtype"): _StoredType,
+    ("_codecs", "encode"): _latin1,
+}
+
+
+class _BatchUnpickler(pickle.Unpickler):
+    """Finds the stand-ins above and nothing else."""
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        stand_in = _STAND_INS.get((module_name, global_name))
+        if stand_in is None:
+            raise DataError(
+                f"asks for {module_name}.{global_name}, which no CIFAR-10 batch holds: "
+                "nothing was run; do not trust this file, fetch cifar-10-python.tar.gz again"
+            )
+        return stand_in
+
+    def persistent_load(self, pid: object, /) -> NoReturn:
+        raise DataError("refers to objects outside the file, which no CIFAR-10 batch does: do not trust it")
+
+
+_FOLDER = "cifar-10-batches-py"
+_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
+
+
+def open_cifar10(data_root: Path, *, train_size: int, test_size: int) -> Pictures:
+    """Take the first images of `data_batch_1`, 2, ... for training and the first of `test_batch` for the test.
+
+    Batches with fewer than 10,000 images are valid. Without `test_batch` the last quarter of the training images found
+    is held out.
+
+    Args:
+        data_root: the folder `cifar-10-batches-py`, or one that holds it, or holds `cifar10/cifar-10-batches-py`.
+        train_size: how many training images are wanted.
+        test_size: how many test images are wanted.
+
+    Returns:
+        the pictures.
+
+    Raises:
+        DataError: when the files are missing or damaged.
+
+    References:
+        A. Krizhevsky: "Learning multiple layers of features from tiny images", 2009.
+    """
+    folder = _find(data_root)
+    batches = [folder / name for name in _BATCHES if (folder / name).is_file()]
+    test_file = folder / "test_batch"
+    if test_file.is_file():
+        train = _read(batches, at_most=train_size)
+        return Pictures(
+            pictures_of(train, name=f"{folder.name} training"),
+            pictures_of(read_batch(test_file)[:test_size], name=f"{folder.name} test"),
+        )
+    images = _read(batches, at_most=None)
+    train_count, note = hold_out_last_quarter(len(images), name=folder.name)
+    return Pictures(
+        pictures_of(images[: min(train_size, train_count)], name=f"{folder.name} training"),
+        pictures_of(images[train_count:][:test_size], name=f"{folder.name} test"),
+        (note,),
+    )
+
+
+def _find(data_root: Path) -> Path:
+    for folder in (data_root / _FOLDER, data_root / "cifar10" / _FOLDER, data_root):
+        if any((folder / name).is_file() for name in _BATCHES):
+            return folder
+    raise DataError(
+        f"there is no {_FOLDER}/data_batch_1 in {data_root}: unpack cifar-10-python.tar.gz there, "
+        "or leave out --data-root to download"
+    )
+
+
+def _read(batches: list[Path], *, at_most: int | None) -> Tensor:
+    """Concatenate batches, in order, and stop reading once there are `at_most` images."""
+    images: list[Tensor] = []
+    for path in batches:
+        images.append(read_batch(path))
+        if at_most is not None and sum(map(len, images)) >= at_most:
+            break
+    return torch.cat(images)[:at_most]

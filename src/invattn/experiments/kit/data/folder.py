@@ -1,0 +1,93 @@
+"""Any folder of images."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from invattn._errors import DataError
+from invattn.experiments.kit.data.pixels import read_picture
+from invattn.experiments.kit.data.reading import Picture, Pictures, brief, disjoint_counts
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+# What file managers leave behind without being asked.
+_LEFT_BY_FILE_MANAGERS = frozenset({"thumbs.db", "desktop.ini"})
+
+
+def open_folder(folder: Path, *, train_size: int, test_size: int, seed: int) -> Pictures:
+    """Take images from a folder: from its `train` and `test`, or else split at random by `seed`.
+
+    Args:
+        folder: holds images, or `train` and `test` folders that do; hidden files are ignored, other folders not read.
+        train_size: how many training images are wanted.
+        test_size: how many test images are wanted.
+        seed: decides which image goes where, unless there are `train` and `test`.
+
+    Returns:
+        the pictures; a training image is never a test image.
+
+    Raises:
+        DataError: when the folder is missing, empty, or holds a file that is no image.
+    """
+    if (folder / "train").is_dir() and (folder / "test").is_dir():
+        train, test = list_images(folder / "train"), list_images(folder / "test")
+        return Pictures(read_all(train[:train_size]), read_all(test[:test_size]))
+    paths = list_images(folder)
+    train_count, test_count = disjoint_counts(len(paths), train_size=train_size, test_size=test_size, name=str(folder))
+    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed % 2**63)).tolist()
+    note = f"there are no train and test folders: {len(paths)} images were split at random (seed {seed})"
+    return Pictures(
+        read_all([paths[place] for place in order[:train_count]]),
+        read_all([paths[place] for place in order[len(paths) - test_count :]]),
+        (note, *_folders_note(folder)),
+    )
+
+
+def list_images(folder: Path) -> list[Path]:
+    """List the image files of a folder by name.
+
+    Args:
+        folder: the folder; files and folders whose name begins with a dot are ignored, folders are not entered.
+
+    Returns:
+        the paths, sorted, at least one.
+
+    Raises:
+        DataError: when the folder is missing or unreadable, holds no image, or holds a file that is no image.
+    """
+    files = [path for path in _entries(folder) if not path.is_dir()]
+    for path in files:
+        if path.suffix.lower() not in SUFFIXES:
+            raise DataError(f"{path} is not an image (expected {' '.join(SUFFIXES)}): move it out of the folder")
+    if not files:
+        folders = ", ".join(_folder_names(folder))
+        inside = f", only folders ({folders}): name one of them, or put train and test inside" if folders else ""
+        raise DataError(f"{folder} holds no images{inside or ': expected ' + ' '.join(SUFFIXES)}")
+    return files
+
+
+def read_all(paths: Sequence[Path]) -> Iterator[Picture]:
+    """Decode image files one by one."""
+    return map(read_picture, paths)
+
+
+def _entries(folder: Path) -> list[Path]:
+    if not folder.exists():
+        raise DataError(f"there is no folder {folder}: check the path")
+    if not folder.is_dir():
+        raise DataError(f"{folder} is a file, not a folder of images: name the folder it lies in")
+    try:
+        entries = sorted(folder.iterdir(), key=lambda path: path.name)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read ({brief(error)}): check its permissions") from error
+    return [path for path in entries if path.name[0] != "." and path.name.lower() not in _LEFT_BY_FILE_MANAGERS]
+
+
+def _folder_names(folder: Path) -> list[str]:
+    return [path.name for path in _entries(folder) if path.is_dir()]
+
+
+def _folders_note(folder: Path) -> tuple[str, ...]:
+    names = _folder_names(folder)
+    return (f"folders inside are not read: {', '.join(names)}",) if names else ()

@@ -1,0 +1,126 @@
+"""Pixels of one picture: decoding to 8-bit RGB, centre square, antialiased resize, even sides."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from invattn._errors import DataError
+from invattn.experiments.kit.data.reading import Picture, brief
+
+_GREY = frozenset({"1", "L"})
+_GREY_16_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+_WITH_ALPHA = frozenset({"RGBA", "LA", "PA"})
+_NO_FIXED_SCALE = frozenset({"F", "I"})
+
+
+def read_picture(path: Path) -> Picture:
+    """Decode an image file to 8-bit RGB, turned upright as its EXIF orientation says.
+
+    Args:
+        path: a file in any format that Pillow reads; of several frames or pages the first is used.
+
+    Returns:
+        the picture, named by its path.
+
+    Raises:
+        DataError: when the file cannot be decoded, or has no fixed scale (32-bit integers, floating point).
+    """
+    try:
+        with Image.open(path) as image:
+            frames = getattr(image, "n_frames", 1)
+            image.load()
+            picture = to_picture(ImageOps.exif_transpose(image), name=str(path))
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} is not an image that can be read: remove it, or save it again as PNG") from error
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{path} cannot be decoded as an image ({brief(error)}): remove it, or fetch it again"
+        ) from error
+    if frames > 1:
+        remark = "; ".join(filter(None, [picture.remark, "several frames or pages, the first is used"]))
+        return Picture(picture.name, picture.pixels, remark)
+    return picture
+
+
+def to_picture(image: Image.Image, *, name: str) -> Picture:
+    """Convert a decoded image of any mode to 8-bit RGB and remark what was done.
+
+    Args:
+        image: a Pillow image.
+        name: how messages call it.
+
+    Returns:
+        the picture.
+
+    Raises:
+        DataError: for floating-point and 32-bit integer pixels, whose scale is unknown, NaN among them.
+    """
+    if image.mode in _NO_FIXED_SCALE:
+        raise DataError(_why_no_scale(image, name))
+    if image.mode in _GREY_16_BIT:
+        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return Picture(name, _planes(Image.fromarray(grey).convert("RGB")), "16-bit grey, reduced to 8-bit RGB")
+    if image.mode == "P":
+        return Picture(name, _planes(image.convert("RGBA").convert("RGB")), "palette, converted to RGB")
+    return Picture(name, _planes(image.convert("RGB")), _remark(image.mode))
+
+
+def centre_square(pixels: Tensor) -> Tensor:
+    """Cut the largest centred square out of images with shape (..., H, W)."""
+    height, width = pixels.shape[-2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return pixels[..., top : top + side, left : left + side]
+
+
+def resize(pixels: Tensor, *, height: int, width: int) -> Tensor:
+    """Resize 8-bit images with the antialiased bilinear filter and round back to 8 bits.
+
+    Rounding comes before dequantisation, so that the noise added there is uniform within one grey level.
+
+    Args:
+        pixels: uint8, shape (3, H, W).
+        height: rows of the result.
+        width: columns of the result.
+
+    Returns:
+        uint8, shape (3, height, width); the input itself when it has that size already.
+    """
+    if tuple(pixels.shape[-2:]) == (height, width):
+        return pixels
+    resized = torch.nn.functional.interpolate(
+        pixels[None].float(), size=(height, width), mode="bilinear", align_corners=False, antialias=True
+    )
+    return resized[0].round().clamp(0, 255).to(torch.uint8)
+
+
+def crop_even(pixels: Tensor) -> Tensor:
+    """Drop the last row and the last column of images with shape (..., H, W) where their number is odd."""
+    height, width = pixels.shape[-2:]
+    return pixels[..., : height - height % 2, : width - width % 2]
+
+
+def _planes(image: Image.Image) -> Tensor:
+    """Turn an RGB image into a contiguous uint8 tensor with shape (3, H, W)."""
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()
+
+
+def _remark(mode: str) -> str:
+    if mode == "RGB":
+        return ""
+    if mode in _GREY:
+        return "grey, converted to RGB"
+    if mode in _WITH_ALPHA:
+        return f"{mode}, converted to RGB without the alpha channel"
+    return f"{mode}, converted to RGB"
+
+
+def _why_no_scale(image: Image.Image, name: str) -> str:
+    values = np.asarray(image)
+    if not np.isfinite(values).all():
+        return f"{name} holds pixels that are NaN or infinite: remove it, or save it again as 8-bit PNG"
+    kind = "floating-point" if image.mode == "F" else "32-bit integer"
+    return f"{name} holds {kind} pixels, whose scale is unknown: save it again as 8-bit PNG"

@@ -1,0 +1,132 @@
+"""What a data source hands over: named pictures, and in which part of the data each belongs."""
+
+import importlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+
+from torch import Tensor
+
+from invattn._errors import DataError
+
+_LONGEST = 160
+
+
+def brief(error: BaseException) -> str:
+    """Return what an exception says as one short line.
+
+    Args:
+        error: any exception; one without a text gives the name of its class.
+
+    Returns:
+        the text with all white space collapsed, cut after 160 characters.
+    """
+    text = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def optional_module(name: str, *, distribution: str) -> ModuleType:
+    """Import a module, or say in one line how to install it.
+
+    Args:
+        name: the module, for example `"scipy.io"`.
+        distribution: what pip calls it, for example `"scipy"`.
+
+    Returns:
+        the module.
+
+    Raises:
+        DataError: when it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"{distribution} is needed for this data set and is not installed: "
+            "pip install 'invertible-attention[experiments]'"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of any size.
+
+    Args:
+        name: how error messages call it, usually its path.
+        pixels: uint8, shape (3, H, W).
+        remark: how it was converted to 8-bit RGB; empty when it was that already.
+    """
+
+    name: str
+    pixels: Tensor
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The training and the test pictures of a source, decoded only when they are iterated.
+
+    Args:
+        train: training pictures, in their final order.
+        test: test pictures, in their final order.
+        notes: what a reader of the results must know about this choice, one sentence each.
+    """
+
+    train: Iterable[Picture]
+    test: Iterable[Picture]
+    notes: tuple[str, ...] = ()
+
+
+def pictures_of(images: Tensor, *, name: str) -> Iterator[Picture]:
+    """Yield the images of a uint8 batch with shape (n, 3, H, W) as pictures called `name`."""
+    for index, pixels in enumerate(images):
+        yield Picture(f"image {index} of {name}", pixels)
+
+
+def disjoint_counts(total: int, *, train_size: int, test_size: int, name: str) -> tuple[int, int]:
+    """Share `total` images between training and test so that none serves twice.
+
+    Where there are fewer than `train_size + test_size`, both parts shrink in proportion and keep at least one image.
+
+    Args:
+        total: how many images there are.
+        train_size: how many training images were asked for, at least 1.
+        test_size: how many test images were asked for, at least 1.
+        name: the place they come from, for the error message.
+
+    Returns:
+        the number of training images and the number of test images.
+
+    Raises:
+        DataError: when there are fewer than two images.
+    """
+    if total < 2:
+        raise DataError(f"{name} holds {total} image(s); one for training and one for the test are needed: add images")
+    if train_size + test_size <= total:
+        return train_size, test_size
+    test_count = min(max(1, round(total * test_size / (train_size + test_size))), total - 1)
+    return total - test_count, test_count
+
+
+def hold_out_last_quarter(total: int, *, name: str) -> tuple[int, str]:
+    """Split a training file that came without its test file: the last quarter becomes the test part.
+
+    Args:
+        total: how many images the file holds.
+        name: the file, for messages.
+
+    Returns:
+        how many images stay for training, and the note that says so.
+
+    Raises:
+        DataError: when there are fewer than two images.
+    """
+    if total < 2:
+        raise DataError(f"{name} holds {total} image(s) and there is no test file: add the test file")
+    train_count = total - max(1, total // 4)
+    note = (
+        f"there is no test file, so the last quarter of {name} is held out for the test "
+        f"(images {train_count} to {total - 1} of {total})"
+    )
+    return train_count, note

@@ -1,0 +1,208 @@
+"""Line charts of the page: plain data in, inline SVG out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from invattn.experiments.kit.page import formatting, svg
+from invattn.experiments.kit.page.artifacts import Array
+
+SMALLEST = 1e-17
+"""Lower end of every logarithmic axis: an exact zero is drawn there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of a chart.
+
+    Attributes:
+        x: Abscissae, shape (n,).
+        y: Ordinates, shape (n,).
+        role: The page's colour variable.
+        dashed: Whether the line is dashed.
+        steps: Whether the value holds from each abscissa to the next, as in a distribution function.
+    """
+
+    x: Array
+    y: Array
+    role: str
+    dashed: bool = False
+    steps: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """What a chart looks like apart from its lines.
+
+    Attributes:
+        name: Unique on the page.
+        description: What it shows, in a sentence.
+        x_label: Label of the horizontal axis.
+        y_label: Label of the vertical axis.
+        log_x: Whether the horizontal axis is logarithmic.
+        log_y: Whether the vertical axis is logarithmic.
+        x_limits: Ends of the horizontal axis; None lets the data decide.
+        y_limits: Ends of the vertical axis; None lets the data decide.
+        threshold: A vertical line here, with its label; None for no line.
+        whole_x: Whether the abscissae are whole numbers.
+        size: Width and height in inches of 72 units; the letters look larger on a smaller chart.
+    """
+
+    name: str
+    description: str
+    x_label: str
+    y_label: str
+    log_x: bool = False
+    log_y: bool = False
+    x_limits: tuple[float, float] | None = None
+    y_limits: tuple[float, float] | None = None
+    threshold: tuple[float, str] | None = None
+    whole_x: bool = True
+    size: tuple[float, float] = (5.0, 3.3)
+
+
+def line_chart(lines: Sequence[Line], chart: Chart) -> Markup:
+    """Draw a chart; values that are not finite interrupt a line."""
+
+    def paint(axes: Axes) -> None:
+        for line in lines:
+            _paint_line(axes, line, chart)
+        _scale(axes, chart)
+        if chart.threshold is not None:
+            _mark(axes, *chart.threshold)
+
+    return svg.draw(paint, name=chart.name, description=chart.description, size=chart.size)
+
+
+def _paint_line(axes: Axes, line: Line, chart: Chart) -> None:
+    y = np.asarray(line.y, dtype=np.float64)
+    y = np.where(np.isfinite(y), y, np.nan)
+    if chart.log_y:
+        y = np.maximum(y, SMALLEST)
+    if chart.y_limits is not None:
+        # Far outside the axes nothing is drawn anyway, and huge coordinates upset viewers.
+        low, high = chart.y_limits
+        y = np.minimum(y, high * 10 if chart.log_y else high + (high - low))
+    axes.plot(
+        line.x,
+        y,
+        color=svg.colour(line.role),
+        linestyle=(0, (4, 2.5)) if line.dashed else "-",
+        linewidth=1.3 if line.dashed else 1.8,
+        drawstyle="steps-post" if line.steps else "default",
+        marker="o" if len(y) == 1 else "",
+    )
+
+
+def _scale(axes: Axes, chart: Chart) -> None:
+    axes.set_xlabel(chart.x_label)
+    axes.set_ylabel(chart.y_label)
+    formatter = FuncFormatter(lambda value, _: _log_label(value))
+    for log, axis, rescale in ((chart.log_x, axes.xaxis, axes.set_xscale), (chart.log_y, axes.yaxis, axes.set_yscale)):
+        if log:
+            rescale("log")
+            axis.set_major_locator(LogLocator(base=10.0, numticks=8))
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(formatter)
+    if not chart.log_y:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+    if not chart.log_x and chart.whole_x:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    if chart.x_limits is not None:
+        axes.set_xlim(*chart.x_limits)
+    if chart.y_limits is not None:
+        axes.set_ylim(*chart.y_limits)
+
+
+def _log_label(value: float) -> str:
+    return formatting.power_of_ten(round(float(np.log10(value)))) if value > 0 else ""
+
+
+def _mark(axes: Axes, x: float, label: str) -> None:
+    axes.axvline(x, color=svg.colour("warn"), linewidth=1.2, linestyle=(0, (2, 2)))
+    place = axes.get_xaxis_transform()
+    axes.text(x, 1.01, label, transform=place, ha="center", va="bottom", fontsize=10, color=svg.colour("warn"))
+
+
+def log_limits(arrays: Sequence[Array], *, top: float = 1e6) -> tuple[float, float]:
+    """Return whole decades that hold every positive finite value, from ``SMALLEST`` up to ``top``.
+
+    Args:
+        arrays: The values that will be drawn.
+        top: Larger values are cut off.
+    """
+    values = np.concatenate([np.ravel(array).astype(np.float64) for array in arrays] or [np.ones(1)])
+    values = values[np.isfinite(values) & (values > 0)]
+    if values.size == 0:
+        return (1e-1, 1e1)
+    low, high = np.clip([values.min(), values.max()], SMALLEST, top)
+    first, last = np.floor(np.log10(low)), np.ceil(np.log10(high))
+    return (float(10.0**first), float(10.0 ** max(last, first + 1)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bars:
+    """One bar chart.
+
+    Attributes:
+        values: Heights, shape (n,); what is not finite has no bar.
+        roles: The page's colour variable of each bar.
+        errors: Half the length of a whisker on each bar, shape (n,); None for none.
+        name: Unique on the page.
+        description: What it shows, in a sentence.
+        x_label: Label of the horizontal axis, on which the bars are numbered from 1.
+        y_label: Label of the vertical axis.
+        y_limits: Ends of the vertical axis; None lets the values decide.
+    """
+
+    values: Array
+    roles: Sequence[str]
+    errors: Array | None = None
+    name: str
+    description: str
+    x_label: str
+    y_label: str
+    y_limits: tuple[float, float] | None = None
+
+
+def bar_chart(bars: Bars, *, size: tuple[float, float] = (3.7, 2.7)) -> Markup:
+    """Draw bars from zero, numbered from 1."""
+
+    def paint(axes: Axes) -> None:
+        values = np.asarray(bars.values, dtype=np.float64)
+        finite = np.isfinite(values)
+        places = np.arange(1, len(values) + 1)
+        colours = [svg.colour(role) for role, shown in zip(bars.roles, finite, strict=True) if shown]
+        axes.bar(places[finite], values[finite], width=0.7, color=colours)
+        if bars.errors is not None and finite.any():
+            whiskers = np.nan_to_num(np.asarray(bars.errors, dtype=np.float64)[finite])
+            axes.errorbar(
+                places[finite], values[finite], whiskers, fmt="none", ecolor=svg.colour("ink"), elinewidth=1, capsize=2
+            )
+        axes.axhline(0.0, color=svg.colour("muted"), linewidth=0.8)
+        axes.set_xlabel(bars.x_label)
+        axes.set_ylabel(bars.y_label)
+        axes.set_xlim(0.3, len(values) + 0.7)
+        if bars.y_limits is not None:
+            axes.set_ylim(*bars.y_limits)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+        axes.grid(False, axis="x")
+
+    return svg.draw(paint, name=bars.name, description=bars.description, size=size)
+
+
+def common_limits(arrays: Sequence[Array]) -> tuple[float, float]:
+    """Return limits that hold zero and every finite value, with a little room, for charts that are compared."""
+    values = np.concatenate([np.ravel(np.asarray(array, dtype=np.float64)) for array in arrays] or [np.zeros(1)])
+    values = np.append(values[np.isfinite(values)], 0.0)
+    low, high = float(values.min()), float(values.max())
+    room = 0.08 * max(high - low, 1e-9)
+    return (low - room if low < 0 else 0.0), (high + room if high > 0 else 0.0 if low < 0 else room)

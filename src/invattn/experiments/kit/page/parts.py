@@ -1,0 +1,112 @@
+"""What a part of the page consists of; the template knows how each looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from markupsafe import Markup
+
+from invattn.experiments.kit.page import formatting as labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One picture.
+
+    Attributes:
+        uri: The picture as a ``data:`` address.
+        alt: What it shows.
+        caption: A short figure below it.
+        failed: Whether the picture shows a failure.
+        marks: Numbered points on it: (left in per cent, top in per cent, label).
+    """
+
+    uri: str
+    alt: str
+    caption: str = ""
+    failed: bool = False
+    marks: tuple[tuple[float, float, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A labelled row of pictures; ``kind`` names the attention kind, and is empty for originals."""
+
+    label: str
+    cells: tuple[Cell, ...]
+    kind: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """Rows of pictures under one title; ``pixels`` says that the pictures are small and shown pixel by pixel."""
+
+    title: str
+    rows: tuple[Row, ...]
+    heads: tuple[str, ...] = ()
+    pixels: bool = True
+
+    @property
+    def columns(self) -> int:
+        """Number of pictures in the longest row."""
+        return max(len(row.cells) for row in self.rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One chart under its title."""
+
+    title: str
+    svg: Markup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """One entry of a legend: the colour variable of the page and the words for it."""
+
+    role: str
+    label: str
+    dashed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """A colour bar: a CSS gradient and the labels below it, each with its place in per cent from the left."""
+
+    gradient: str
+    ticks: tuple[tuple[float, str], ...]
+    title: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A section of the page; its heading and its words stand in the template.
+
+    Attributes:
+        anchor: Its name within the page.
+        strips: Rows of pictures.
+        panels: Charts.
+        keys: Legend of the charts.
+        scale: Colour bar of the pictures.
+        left_out: Sentences that say what could not be shown, and why.
+    """
+
+    anchor: str
+    strips: tuple[Strip, ...] = ()
+    panels: tuple[Panel, ...] = ()
+    keys: tuple[Key, ...] = ()
+    scale: Scale | None = None
+    left_out: tuple[str, ...] = field(default=())
+
+
+def kind_keys(names: list[str]) -> tuple[Key, ...]:
+    """Return the legend of the attention kinds, in the usual order."""
+    return tuple(Key(role=name, label=labels.kind(name)) for name in labels.in_order(names, labels.MIXERS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """One key figure and what it is."""
+
+    value: str
+    label: str

@@ -1,0 +1,151 @@
+"""What every training that can be stopped and continued keeps beside its weights."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, distributed
+
+from invattn._errors import DataError, InvAttnError
+
+
+def processes() -> int:
+    """Return how many processes train together."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def summed(values: list[float], *, near: Tensor) -> list[float]:
+    """Return the sums over all processes; every process must call it.
+
+    Args:
+        values: Of this process.
+        near: A tensor on the device that the processes talk through.
+    """
+    if processes() == 1:
+        return values
+    totals = torch.tensor(values, dtype=torch.float64, device=near.device)
+    distributed.all_reduce(totals)
+    return [float(total) for total in totals.tolist()]
+
+
+def first_text(text: str) -> str:
+    """Return the text of the first process that has one; every process must call it."""
+    if processes() == 1:
+        return text
+    texts: list[str] = [""] * processes()
+    distributed.all_gather_object(texts, text)
+    return next((found for found in texts if found), "")
+
+
+_PARTS = ("state_dict", "optimizer_states", "loops", "pytorch-lightning_version")
+"""What Lightning stores and needs to continue."""
+
+
+class NonFiniteLoss(InvAttnError):
+    """The training loss, or its gradient, became NaN or infinite; the weights are those before that step.
+
+    Attributes:
+        step: The step at which it happened, counted from 0.
+        part: Where it began, such as "block 3 (embedded_gaussian attention)"; empty where that was not looked for.
+    """
+
+    def __init__(self, step: int, *, part: str = "") -> None:
+        where = f", first in {part}" if part else ""
+        super().__init__(f"the training loss is not finite at step {step}{where}. Try a smaller learning rate.")
+        self.step = step
+        self.part = part
+
+
+class ResumableModule(LightningModule):
+    """A training module whose checkpoints hold the loss of every step and whose run they belong to.
+
+    Args:
+        run_key: Identifies the run; a checkpoint with another key is not resumed.
+    """
+
+    def __init__(self, *, run_key: str = "") -> None:
+        super().__init__()
+        self.step_losses: list[float] = []
+        self._run_key = run_key
+        self._earlier_seconds = 0.0
+        self._others_seconds = 0.0
+        self._started = time.process_time()
+
+    @property
+    def note(self) -> str:
+        """What the progress shows beside the bar."""
+        return f"loss {self.step_losses[-1]:.4f}"
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of this training up to now, over all its processes and resumptions, in seconds."""
+        return self._earlier_seconds + self._others_seconds + self._own_seconds
+
+    def keep_loss(self, loss: Tensor, *, step: int) -> None:
+        """Take note of the loss of a step, the mean over all processes.
+
+        Raises:
+            NonFiniteLoss: If it is NaN or infinite, in every process; the weights are then left as they are.
+        """
+        assert step == len(self.step_losses), "the loader and the module must resume at the same step"
+        own = self._own_seconds
+        total, seconds, count = summed([float(loss.detach()), own, 1.0], near=loss)
+        value, self._others_seconds = total / count, seconds - own
+        if not math.isfinite(value):
+            raise NonFiniteLoss(step)
+        self.step_losses.append(value)
+
+    @property
+    def _own_seconds(self) -> float:
+        return time.process_time() - self._started
+
+    def on_train_start(self) -> None:
+        """Start the clock."""
+        self._started = time.process_time()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the losses with the weights, so that a resumed run reports all of them."""
+        checkpoint["run_key"] = self._run_key
+        checkpoint["step_losses"] = list(self.step_losses)
+        checkpoint["cpu_seconds"] = self.cpu_seconds
+
+    def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that a checkpoint is whole, and of this run and model.
+
+        Raises:
+            DataError: If not; one line that says what to do.
+        """
+        losses = checkpoint.get("step_losses")
+        whole = isinstance(losses, list) and len(losses) == checkpoint.get("global_step")
+        if not (whole and all(checkpoint.get(name) for name in _PARTS)):
+            raise DataError("the checkpoint to resume is damaged or not one of ours: run without --resume.")
+        if checkpoint.get("run_key") != self._run_key:
+            raise DataError(
+                "the training to resume was started with other options, data or code: run without --resume to train "
+                "anew, or choose another output folder."
+            )
+        own, stored = self.state_dict(), checkpoint["state_dict"]
+        other = [name for name in own.keys() | stored.keys() if _shape(own.get(name)) != _shape(stored.get(name))]
+        if other:
+            raise DataError(
+                f"the checkpoint to resume is of another architecture ({min(other)} differs): run without --resume, or "
+                "choose another output folder."
+            )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the losses.
+
+        Raises:
+            DataError: If the checkpoint is of another run.
+        """
+        self.check_checkpoint(checkpoint)
+        self.step_losses = [float(value) for value in checkpoint["step_losses"]]
+        self._earlier_seconds = float(checkpoint["cpu_seconds"])
+
+
+def _shape(value: object) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None

@@ -1,0 +1,133 @@
+"""Tables 2 to 5 of the paper beside what several runs found on the same data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from invattn.experiments.camouflage.page.tables import SCORES, label_of, ordered_groups, score_tables
+from invattn.experiments.camouflage.record import CamouflageRecord
+from invattn.experiments.density.record import DensityRecord
+from invattn.experiments.kit.page import formatting
+from invattn.experiments.kit.page import formatting as labels
+from invattn.experiments.kit.record import published_rows
+from invattn.experiments.reconstruction.page.tables import published_cells
+from invattn.experiments.reconstruction.record import ReconstructionRecord
+
+Record = ReconstructionRecord | DensityRecord | CamouflageRecord
+
+_R = TypeVar("_R", ReconstructionRecord, DensityRecord, CamouflageRecord)
+
+PUBLISHED = "paper"
+"""What stands where the number of a run would: the row is published."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverviewRow:
+    """One line; ``run`` is the number of the run, from 1, or ``paper``; every cell is ready to print."""
+
+    kind: str
+    label: str
+    data: str
+    run: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverviewTable:
+    """One table of the paper with ours below each of its rows.
+
+    Attributes:
+        title: Its heading.
+        heads: Of the columns after name, data and run.
+        rows: The published ones and ours.
+        ours: Whether a row is ours.
+    """
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[OverviewRow, ...]
+
+    @property
+    def ours(self) -> bool:
+        """Whether a run has figures of these data."""
+        return any(row.run != PUBLISHED for row in self.rows)
+
+
+def overview(records: Sequence[Record]) -> list[OverviewTable]:
+    """Return Tables 2, 3, 4 and 5 with the figures of all runs.
+
+    Args:
+        records: The runs, in the order in which they are numbered.
+    """
+    reconstruction_heads = ("MSE ↓", "SSIM ↑", "V-score ↑")
+    return [
+        _table("Table 2: reconstruction at 32×32", reconstruction_heads, _reconstruction("table2", "32×32", records)),
+        _table("Table 3: density on CIFAR-10", ("bits/dim ↓",), _density(records)),
+        _table("Table 4: camouflaged object detection", tuple(SCORES.values()), _detection(records)),
+        _table(
+            "Table 5: reconstruction at 218×178", reconstruction_heads, _reconstruction("table5", "218×178", records)
+        ),
+    ]
+
+
+def _table(title: str, heads: tuple[str, ...], rows: Iterable[OverviewRow]) -> OverviewTable:
+    return OverviewTable(title=title, heads=heads, rows=tuple(rows))
+
+
+def _reconstruction(table: str, size: str, records: Sequence[Record]) -> Iterable[OverviewRow]:
+    sizes = {"32×32": ("32", "32x32"), "218×178": ("original", "218x178")}[size]
+    for published in published_rows(table):
+        kind, dataset = published["attention"], published["dataset"]
+        figures = {key: float(published[key]) for key in ("mse", "ssim", "v_score")}
+        data = labels.dataset(dataset)
+        yield OverviewRow(kind=kind, label=labels.kind(kind), data=data, run=PUBLISHED, cells=published_cells(figures))
+        for number, record in _numbered(records, ReconstructionRecord):
+            for result in record.results:
+                if (result.attention, result.dataset) == (kind, dataset) and str(result.image_size) in sizes:
+                    yield OverviewRow(
+                        kind=kind,
+                        label=label_of(kind, result.recipe),
+                        data=data,
+                        run=number,
+                        cells=published_cells(vars(result.metrics)),
+                    )
+
+
+def _density(records: Sequence[Record]) -> Iterable[OverviewRow]:
+    for published in published_rows("table3"):
+        cells = (published["bits_per_dim"],)
+        yield OverviewRow(kind="other", label=published["model"], data="CIFAR-10", run=PUBLISHED, cells=cells)
+    for number, record in _numbered(records, DensityRecord):
+        if record.data.get("name") != "cifar10":
+            continue
+        for result in record.results:
+            value = result.metrics.per_dim
+            if result.metrics.unit == "bits":
+                kind, data = result.variant.partition("-")[0], f"CIFAR-10, {record.data.get('train')} training images"
+                cells = ("refused" if value is None else f"{value:.3f}",)
+                yield OverviewRow(
+                    kind=kind, label=f"{result.variant}, seed {result.seed}", data=data, run=number, cells=cells
+                )
+
+
+def _detection(records: Sequence[Record]) -> Iterable[OverviewRow]:
+    for published in published_rows("table4"):
+        kind, dataset = published["attention"], published["dataset"]
+        label = label_of(kind, published["recipe"])
+        cells = tuple(published[key] for key in SCORES)
+        yield OverviewRow(kind=kind, label=label, data=dataset, run=PUBLISHED, cells=cells)
+    names = {published["dataset"] for published in published_rows("table4")}
+    for number, record in _numbered(records, CamouflageRecord):
+        groups = ordered_groups(record)
+        for table in score_tables(record):
+            if table.title in names:
+                for group, row in zip(groups, table.rows, strict=True):
+                    data = f"{table.title}, {formatting.count(table.images)} images"
+                    scores = tuple(score.ours for score in row.scores)
+                    yield OverviewRow(kind=group[0].attention, label=row.label, data=data, run=number, cells=scores)
+
+
+def _numbered(records: Sequence[Record], kind: type[_R]) -> list[tuple[str, _R]]:
+    return [(str(number), record) for number, record in enumerate(records, start=1) if isinstance(record, kind)]

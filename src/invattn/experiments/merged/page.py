@@ -1,0 +1,147 @@
+"""One page about several runs: the paper's tables beside all of them, then the page of each."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from invattn._errors import DataError
+from invattn._files import atomic_write, read_json
+from invattn.experiments.camouflage.page.page import render_camouflage
+from invattn.experiments.camouflage.record import CamouflageRecord, is_camouflage
+from invattn.experiments.density.page.page import render_density
+from invattn.experiments.density.record import DensityRecord, is_density
+from invattn.experiments.kit.page.environment import page_environment
+from invattn.experiments.merged.overview import Record, overview
+from invattn.experiments.reconstruction.page.page import render
+from invattn.experiments.reconstruction.record import ReconstructionRecord, read_record
+
+_LOG = logging.getLogger(__name__)
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder.
+
+    The page needs nothing else: its style, charts and pictures stand inside it. A part whose data the run did not store
+    is left out, and the page says so and why.
+
+    Args:
+        folder: The output folder of ``invattn reconstruct``, ``invattn density train`` or ``invattn camouflage train``.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        DataError: If the folder has no readable ``results.json``.
+        OSError: If the page cannot be written; an older page then stays as it is.
+    """
+    folder = Path(folder)
+    path = folder / "report.html"
+    atomic_write(path, render_any(read_any(folder), folder=folder).encode("utf-8"))
+    _LOG.info("wrote %s", path)
+    return path
+
+
+def read_any(folder: Path) -> ReconstructionRecord | DensityRecord | CamouflageRecord:
+    """Read the record of a run of any experiment.
+
+    Raises:
+        DataError: If the folder has no readable ``results.json``.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder. Give the folder that `invattn reconstruct --output` wrote.")
+    results = folder / "results.json"
+    value = read_json(results)
+    try:
+        if is_density(value):
+            return DensityRecord.from_json(value)
+        if is_camouflage(value):
+            return CamouflageRecord.from_json(value)
+    except DataError as error:
+        raise DataError(f"{results}: {error}") from None
+    return read_record(results)
+
+
+def render_any(record: ReconstructionRecord | DensityRecord | CamouflageRecord, *, folder: Path) -> str:
+    """Return the page of a run of any experiment as text.
+
+    Args:
+        record: The results to show.
+        folder: Where the artifacts of the figures lie.
+    """
+    if isinstance(record, DensityRecord):
+        return render_density(record, folder=folder)
+    if isinstance(record, CamouflageRecord):
+        return render_camouflage(record, folder=folder)
+    return render(record, folder=folder)
+
+
+PAGE = "merged.html"
+
+_FIGURES: dict[type, dict[str, str]] = {
+    ReconstructionRecord: {"reconstructions": "Fig. 3 and 4: reconstructions", "constants": "error against steps"},
+    DensityRecord: {"samples": "Fig. 5: samples"},
+    CamouflageRecord: {"curves": "Fig. 6: F and E curves", "maps": "Fig. 7: maps"},
+}
+"""Sections of the pages that hold figures of the paper."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run on the page; ``figures`` are links, an anchor and words each."""
+
+    number: int
+    command: str
+    body: Markup
+    figures: tuple[tuple[str, str], ...]
+
+
+def write_merged(folders: Sequence[Path], output: Path) -> Path:
+    """Write one self-contained page about several runs of any experiments and return its path.
+
+    Args:
+        folders: The output folders of the runs.
+        output: The folder of the page, made if it is missing.
+
+    Raises:
+        DataError: If a folder has no readable ``results.json``.
+        OSError: If the page cannot be written.
+    """
+    records = [read_any(Path(folder)) for folder in folders]
+    runs = [
+        _run(number, record, Path(folder))
+        for number, (record, folder) in enumerate(zip(records, folders, strict=True), start=1)
+    ]
+    text = page_environment("merged").get_template("merged.html").render(tables=overview(records), runs=runs)
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / PAGE
+    atomic_write(path, text.encode("utf-8"))
+    return path
+
+
+def _run(number: int, record: Record, folder: Path) -> Run:
+    body = body_of(render_any(record, folder=folder), prefix=f"run{number}-")
+    figures = tuple(
+        (f"run{number}-{anchor}", words)
+        for anchor, words in _FIGURES[type(record)].items()
+        if f'id="run{number}-{anchor}"' in body
+    )
+    return Run(number=number, command=record.command, body=body, figures=figures)
+
+
+def body_of(page: str, *, prefix: str) -> Markup:
+    """Return what stands in the ``main`` element of one of our pages, with a prefix before every identifier.
+
+    Args:
+        page: The page as text.
+        prefix: Makes the identifiers of several pages distinct.
+    """
+    inside = page.split("<main>", 1)[1].rsplit("</main>", 1)[0]
+    inside = re.sub(r'(\sid=")', rf"\g<1>{prefix}", inside)
+    inside = re.sub(r'((?:xlink:)?href="#)', rf"\g<1>{prefix}", inside)
+    return Markup(re.sub(r"(url\(#)", rf"\g<1>{prefix}", inside))

@@ -1,0 +1,1 @@
+"""Reconstruction: train on a fixed target, invert, compare."""

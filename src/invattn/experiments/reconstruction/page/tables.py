@@ -1,0 +1,142 @@
+"""The tables of the page: ours beside the paper's, and the paper's alone for context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from invattn.experiments.kit.page import formatting
+from invattn.experiments.kit.page import formatting as labels
+from invattn.experiments.kit.record import published_reconstruction
+from invattn.experiments.reconstruction.record import ReconstructionRecord, ReconstructionResult
+
+PAPER_DATASETS = ("cifar10", "svhn", "celeba")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRow:
+    """One attention kind; every field is ready to print, and those of the paper are None where it has none."""
+
+    kind: str
+    label: str
+    mse: str
+    spread: str
+    ssim: str
+    v_score: str
+    paper: tuple[str, str, str] | None
+    mse_max: str
+    converged: str
+    evaluations: str
+    bound: str
+    seconds: str
+    lost: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableGroup:
+    """The rows of one recipe on one data set."""
+
+    title: str
+    detail: str
+    rows: tuple[TableRow, ...]
+
+
+def groups(record: ReconstructionRecord) -> list[TableGroup]:
+    """Return the main table: one group for each recipe and data set, one row for each attention kind."""
+    keys = {(result.recipe, result.dataset, str(result.image_size)) for result in record.results}
+    recipes = labels.in_order((result.recipe for result in record.results), labels.RECIPES)
+    found = []
+    for recipe, dataset, size in sorted(keys, key=lambda key: (recipes.index(key[0]), key[1:])):
+        results = [r for r in record.results if (r.recipe, r.dataset, str(r.image_size)) == (recipe, dataset, size)]
+        found.append(
+            TableGroup(
+                title=labels.recipe(recipe),
+                detail=f"{labels.dataset(dataset)}, {labels.size(size)}, {_amount(results)}",
+                rows=tuple(_row(result) for result in in_kind_order(results)),
+            )
+        )
+    return found
+
+
+def in_kind_order(results: Sequence[ReconstructionResult]) -> list[ReconstructionResult]:
+    """Return the results in the usual order of the attention kinds."""
+    order = labels.in_order((result.attention for result in results), labels.KINDS)
+    return sorted(results, key=lambda result: order.index(result.attention))
+
+
+def _amount(results: Sequence[ReconstructionResult]) -> str:
+    images = _span([result.images for result in results], "test image")
+    return f"{images}, {_span([result.repeats for result in results], 'repeat')}"
+
+
+def _span(values: Sequence[int], noun: str) -> str:
+    low, high = min(values), max(values)
+    numbers = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return f"{numbers} {noun}{'' if high == 1 else 's'}"
+
+
+def _row(result: ReconstructionResult) -> TableRow:
+    metrics, certificate, paper = result.metrics, result.certificate or {}, result.paper
+    norm = labels.NORMS.get(str(certificate.get("norm")), str(certificate.get("norm")))
+    return TableRow(
+        kind=result.attention,
+        label=labels.kind(result.attention),
+        mse=formatting.error(metrics.mse, digits=2),
+        spread=formatting.error(metrics.mse_std, digits=1) if result.repeats > 1 else "",
+        ssim=formatting.similarity(metrics.ssim),
+        v_score=formatting.share(metrics.v_score),
+        paper=None if paper is None else published_cells(paper),
+        mse_max=formatting.error(metrics.mse_max, digits=2),
+        converged=formatting.share(metrics.converged, decimals=1),
+        evaluations=formatting.mean_and_most(metrics.evaluations_mean, metrics.evaluations_max),
+        bound=f"{formatting.bound(certificate.get('bound'))} ({norm})" if certificate else "none",
+        seconds=" / ".join(formatting.duration(result.seconds.get(name)) for name in ("train", "test")),
+        lost=not metrics.v_score >= 1.0,
+    )
+
+
+def remarks(record: ReconstructionRecord) -> list[str]:
+    """Return what a reader of the table must know about single cells: lost pixels, trainings that broke off."""
+    found = []
+    for result in record.results:
+        name = f"{labels.kind(result.attention)}, {labels.recipe(result.recipe).lower()}"
+        if result.metrics.non_finite:
+            pixels = formatting.count(result.metrics.non_finite)
+            found.append(f"{name}: {pixels} recovered pixel values were not finite and count as 0.")
+        for repeat, step in enumerate(result.extra.get("stopped_at") or (), start=1):
+            if step is not None:
+                found.append(
+                    f"{name}, repeat {repeat}: the training loss was not finite at step {step}; the model of the step "
+                    "before was evaluated."
+                )
+    return found
+
+
+def published_cells(paper: Mapping[str, Any], *, plain: bool = False) -> tuple[str, str, str]:
+    """Return the published MSE, SSIM and V-score as printed in the paper."""
+    mse, ssim, v_score = (paper.get(key) for key in ("mse", "ssim", "v_score"))
+    return formatting.error(mse, plain=plain), formatting.similarity(ssim), formatting.share(v_score)
+
+
+def has_published(record: ReconstructionRecord) -> bool:
+    """Whether the paper has a figure for any of the results."""
+    return any(result.paper is not None for result in record.results)
+
+
+def context(record: ReconstructionRecord) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Return the paper's own table for the record's image size.
+
+    Returns:
+        The data sets it covers, and for each attention kind its label and the figures, three for each data set.
+    """
+    small = all(str(result.image_size) in ("32", "32x32") for result in record.results)
+    size, datasets = ("32", PAPER_DATASETS) if small else ("original", ("celeba",))
+    columns = [published_reconstruction(dataset, size) for dataset in datasets]
+    rows = []
+    for kind in labels.KINDS:
+        figures = [column[kind] for column in columns]
+        cells = [cell for figure in figures if figure is not None for cell in published_cells(figure)]
+        if cells:
+            rows.append((labels.kind(kind), cells))
+    return [labels.dataset(name) for name in datasets], rows

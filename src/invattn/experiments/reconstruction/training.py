@@ -1,0 +1,206 @@
+"""Train one cell, invert the test images, keep the model and the figures' data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from invattn.bijections import Bijection
+from invattn.experiments.kit.arrays import write_arrays
+from invattn.experiments.kit.data.dequantise import DequantisedImages
+from invattn.experiments.kit.inversion import InversionReport, invert_images
+from invattn.experiments.kit.progress import Progress
+from invattn.experiments.kit.training.fit import FitResult, fit
+from invattn.experiments.kit.training.loader import Batch, ResumableLoader, derive_seed
+from invattn.experiments.kit.training.module import ResumableModule
+from invattn.experiments.reconstruction.cells import Cell, CellResult
+from invattn.experiments.reconstruction.config import CHANNELS, SQUEEZE, ReconstructionConfig
+from invattn.experiments.reconstruction.figures import make_figure_data, shown_images
+from invattn.hub import ModelConfig, certificate_of, save_model
+from invattn.recipes import Paper, Released, constrain_after_step
+
+AfterStep = Callable[[torch.optim.Optimizer, nn.Module], object]
+"""Registers a constraint on the weights that runs after each update of an optimizer."""
+
+
+class FixedTargetRegression(ResumableModule):
+    """Minimises ``mean (f(x_b) - y_b)^2`` where y is the same random batch in every step.
+
+    No image has a right answer here; training only moves the weights to where a careless constraint breaks. That is
+    what the paper's released code does.
+
+    Args:
+        model: The map f.
+        target: y, with the shape of f(x) for a full batch.
+        lr: Learning rate of Adam.
+        run_key: Identifies the run; a checkpoint with another key is not resumed.
+        after_step: Called once with the optimizer and the model, to register a constraint that runs after each update.
+
+    References:
+        Invertible Attention (arXiv 2106.09003), Section F.1.
+    """
+
+    target: Tensor
+
+    def __init__(
+        self, model: nn.Module, target: Tensor, *, lr: float, run_key: str = "", after_step: AfterStep | None = None
+    ) -> None:
+        super().__init__(run_key=run_key)
+        self.model = model
+        self.register_buffer("target", target, persistent=False)
+        self._lr = lr
+        self._after_step = after_step
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch.
+
+        Raises:
+            NonFiniteLoss: If it is NaN or infinite; the weights are then left as they are.
+        """
+        output: Tensor = self.model(batch.images)
+        if output.shape != self.target.shape:
+            raise ValueError(
+                f"the target must have the shape of the output, {tuple(output.shape)}; got {tuple(self.target.shape)}."
+            )
+        loss = F.mse_loss(output, self.target)
+        self.keep_loss(loss, step=batch.step)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return Adam over the parameters of the model."""
+        optimizer = torch.optim.Adam(self.model.parameters(), lr=self._lr)
+        if self._after_step is not None:
+            self._after_step(optimizer, self.model)
+        return optimizer
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What all cells of a run share.
+
+    Attributes:
+        config: The user's options.
+        train: Training images, uint8, with shape (n, 3, H, W).
+        test: Test images, uint8, with shape (m, 3, H, W).
+        batch_size: The batch size, at most n.
+    """
+
+    config: ReconstructionConfig
+    train: Tensor
+    test: Tensor
+    batch_size: int
+
+    def test_images(self) -> DequantisedImages:
+        """Return the test images with noise that is the same in every cell."""
+        return DequantisedImages(self.test, seed=derive_seed(self.config.seed, "test noise"))
+
+
+def run_cell(cell: Cell, work: Workload, progress: Progress) -> CellResult:
+    """Train and evaluate one cell, and write its model and, for the first repeat, the figures' data.
+
+    Args:
+        cell: What to run.
+        work: Options and data.
+        progress: Is told of every step and every batch of test images.
+
+    Returns:
+        The numbers of the cell; its file is not written yet.
+
+    Raises:
+        Interrupted: On Ctrl-C during the training.
+        OSError: If a file cannot be written.
+    """
+    model_config = cell.variant.model_config(work.config)
+    seed = work.config.seed + cell.repeat
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "model"))
+        model = model_config.build()
+    training = _train(cell, model, work, seed=seed, progress=progress)
+    model.eval()
+    started = time.monotonic()
+    report = _invert(cell, model, work, progress)
+    seconds = time.monotonic() - started
+    save_model(model, cell.model_folder, config=model_config)
+    if cell.repeat == 0:
+        _write_first_repeat(cell, model, model_config, work, report, training)
+    return CellResult(
+        mse=report.mse.tolist(),
+        ssim=report.ssim.tolist(),
+        converged=report.converged.tolist(),
+        evaluations=report.evaluations.tolist(),
+        non_finite=report.non_finite.tolist(),
+        losses=training.losses,
+        stopped_at=training.stopped_at,
+        certificate=certificate_of(model_config.block_of(model)),
+        train_seconds=training.seconds,
+        test_seconds=seconds,
+    )
+
+
+def _train(cell: Cell, model: Bijection, work: Workload, *, seed: int, progress: Progress) -> FitResult:
+    """Train on the fixed random target; everything random is a function of the seed."""
+    images = DequantisedImages(work.train, seed=derive_seed(seed, "training noise"))
+    loader = ResumableLoader(
+        images,
+        num_samples=len(images),
+        batch_size=work.batch_size,
+        epochs=work.config.chosen_epochs(),
+        seed=derive_seed(seed, "order"),
+    )
+    height, width = images.size
+    generator = torch.Generator().manual_seed(derive_seed(seed, "target"))
+    target = torch.randn(work.batch_size, CHANNELS, height // SQUEEZE, width // SQUEEZE, generator=generator)
+    recipe = cell.variant.recipe
+    after_step = isinstance(recipe, Paper | Released) and recipe.enforce == "after_step"
+    module = FixedTargetRegression(
+        model,
+        target,
+        lr=work.config.lr,
+        run_key=cell.key,
+        after_step=constrain_after_step if after_step else None,
+    )
+    return fit(
+        module,
+        loader,
+        checkpoint=cell.checkpoint_file,
+        resume=work.config.resume,
+        progress=progress,
+        task=f"train {cell.name}",
+    )
+
+
+def _invert(cell: Cell, model: Bijection, work: Workload, progress: Progress) -> InversionReport:
+    count = len(work.test)
+    progress.begin(f"invert {cell.name}", total=count)
+    try:
+        return invert_images(
+            model,
+            work.test_images(),
+            count=count,
+            batch_size=work.batch_size,
+            clip=not model.certified,
+            keep=shown_images(count),
+            on_batch=progress.advance,
+        )
+    finally:
+        progress.end()
+
+
+def _write_first_repeat(
+    cell: Cell,
+    model: Bijection,
+    model_config: ModelConfig,
+    work: Workload,
+    report: InversionReport,
+    training: FitResult,
+) -> None:
+    save_model(model, cell.published_model_folder, config=model_config)
+    arrays = make_figure_data(model, model_config, images=work.test_images(), report=report)
+    cell.artifact_file.parent.mkdir(parents=True, exist_ok=True)
+    write_arrays(cell.artifact_file, arrays | {"losses": np.asarray(training.losses, dtype=np.float64)})

@@ -1,1 +1,0 @@
-"""Published figures of the invertible-attention paper as CSV files; read them through ``invattn.records``."""
