@@ -14,8 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from invattn._errors import ConvergenceError
 from invattn.bijections import initialize
-from invattn.experiments.density.figures import sample_sets
 from invattn.experiments.density.points import PointSets
+from invattn.experiments.density.sampling import sample_sets
 from invattn.experiments.density.train import picture_of_sets
 from invattn.experiments.density.training import EventLog, MaximumLikelihood, Picture
 from invattn.experiments.kit.progress import SilentProgress
