@@ -6,19 +6,15 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib import resources
-from io import BytesIO
 from itertools import permutations
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from invattn._errors import DataError
 from invattn.experiments.camouflage.pairs import MaskedImages
 from invattn.experiments.kit.data.dequantise import counter_uniform
-from invattn.experiments.kit.data.pixels import to_picture
+from invattn.experiments.kit.data.photos import read_shipped
 
 _CHANNEL_ORDERS = tuple(permutations(range(3)))
 
@@ -203,21 +199,13 @@ def read_source(file: str) -> Tensor:
     Raises:
         DataError: If the library that ships it is not installed, or does not ship it.
     """
-    learn = file in _OF_SCIKIT_LEARN
-    package, parts = ("sklearn", ("datasets", "images", file)) if learn else ("skimage", ("data", file))
-    library = "scikit-learn" if learn else "scikit-image"
-    try:
-        content = resources.files(package).joinpath(*parts).read_bytes()
-    except ModuleNotFoundError as error:
-        raise DataError(
-            f"synthetic needs {library}, which is not installed: pip install 'invertible-attention[experiments]'"
-        ) from error
-    except OSError as error:
-        raise DataError(
-            f"this {library} does not ship {file}: install the version of constraints.txt, or use --data DIR"
-        ) from error
-    with Image.open(BytesIO(content)) as image:
-        pixels = to_picture(image, name=file).pixels.float() / 255
+    pixels = read_shipped(
+        file,
+        data="synthetic",
+        library="scikit-learn" if file in _OF_SCIKIT_LEARN else "scikit-image",
+        remedy="install the version of constraints.txt, or use --data DIR",
+    )
+    pixels = pixels.float() / 255
     short = min(pixels.shape[-2:])
     if short >= 512:
         return pixels

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,8 +24,8 @@ from invattn.experiments.density.points import (
     pointwise_limit,
 )
 from invattn.experiments.density.references import image_references
-from invattn.experiments.density.training import NATS, Unit, bits
 from invattn.experiments.kit.data.dequantise import dequantise
+from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import ImageData
 from invattn.experiments.kit.training.loader import derive_seed
 
@@ -37,6 +37,39 @@ FITTED = 256
 
 FITTED_IMAGES = 10_000
 """Images, and as many mirrored ones, that layers before the first residual block, such as whitening, are fitted to."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """scale * l + offset, where l is -log p(x) / d in nats per dimension.
+
+    Attributes:
+        name: As it is shown, such as ``bits/dim``.
+        scale: How many of the unit a nat is.
+        offset: What it adds, in the unit, where the data were scaled before.
+    """
+
+    name: str
+    scale: float = 1.0
+    offset: float = 0.0
+
+    def of(self, nats: float) -> float:
+        """Return a value in nats per dimension in this unit."""
+        return self.scale * nats + self.offset
+
+
+NATS = Unit("nats/dim")
+
+
+def bits(*, levels: int = 1) -> Unit:
+    """Return bits per dimension of data with whole values, which the flow sees divided by ``levels``.
+
+    p(x) = p(x / levels) / levels^d, so that every dimension costs log2(levels) more bits.
+
+    Args:
+        levels: Number of grey levels, such as 256; 1 where data were not scaled.
+    """
+    return Unit("bits/dim", scale=1 / math.log(2), offset=math.log2(levels))
 
 
 class DensityData(ABC):
@@ -279,15 +312,11 @@ class _Dequantised:
         return dequantise(images, seed=self.noise_seed, step=epoch, index=index, levels=self.data.levels)
 
 
-def open_images(
-    name: str, *, data_root: Path | None, image_size: int, train_size: int, test_size: int, flips: bool, seed: int
-) -> DequantisedData:
+def open_images(request: ImageRequest, *, flips: bool, learned: bool = False) -> DequantisedData:
     """Read an image data set; see :func:`invattn.experiments.density.images.load_density_images`.
 
     Raises:
         DataError: When there is no such data, or it cannot be used.
     """
-    images = load_density_images(
-        name, data_root=data_root, train_size=train_size, test_size=test_size, image_size=image_size, seed=seed
-    )
-    return DequantisedData(images, levels=grey_levels(name), flips=flips, seed=seed)
+    images = load_density_images(request)
+    return DequantisedData(images, grey_levels(request.name), flips, request.seed, learned)

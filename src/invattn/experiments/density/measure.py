@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from invattn.experiments.density.data import NATS, Unit
 from invattn.experiments.density.likelihood import (
     TARGET_ERROR,
     LikelihoodReport,
@@ -16,7 +17,6 @@ from invattn.experiments.density.likelihood import (
 )
 from invattn.experiments.density.noise import FlowInputs
 from invattn.experiments.density.record import DensityMetrics, DensityResult
-from invattn.experiments.density.training import NATS, Unit
 from invattn.experiments.kit.progress import Progress
 from invattn.experiments.kit.training.loader import derive_seed
 from invattn.flows import Flow

@@ -9,6 +9,7 @@ from typing import Any
 from invattn._errors import DataError
 from invattn._files import read_json
 from invattn.experiments.density.data import DequantisedData, open_images
+from invattn.experiments.kit.data.reading import ImageRequest
 
 DATA_FILE = "data.json"
 """Beside a stored model: what it was trained on."""
@@ -69,15 +70,15 @@ class StoredData:
         return data if seed is None else replace(data, seed=seed)
 
     def _open(self, name: str, data_root: Path | None, image_size: int, test_size: int) -> DequantisedData:
-        return open_images(
+        request = ImageRequest(
             name,
             data_root=data_root,
-            image_size=image_size,
             train_size=self.number("train_size"),
             test_size=test_size,
-            flips=False,
+            image_size=image_size,
             seed=self.number("seed"),
         )
+        return open_images(request, flips=False)
 
     def number(self, key: str) -> int:
         """Return a whole number, the usual one where the file does not say.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from invattn._errors import DataError, InvAttnError
 
@@ -65,11 +65,16 @@ class ResumableModule(LightningModule):
 
     Args:
         run_key: Identifies the run; a checkpoint with another key is not resumed.
+
+    Attributes:
+        step_losses: Mean over all processes of the loss of every step.
+        learning_rate: Of the last step.
     """
 
     def __init__(self, *, run_key: str = "") -> None:
         super().__init__()
         self.step_losses: list[float] = []
+        self.learning_rate = 0.0
         self._run_key = run_key
         self._earlier_seconds = 0.0
         self._others_seconds = 0.0
@@ -79,6 +84,11 @@ class ResumableModule(LightningModule):
     def note(self) -> str:
         """What the progress shows beside the bar."""
         return f"loss {self.step_losses[-1]:.4f}"
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """What a log shows of the last step."""
+        return {"loss": self.step_losses[-1], "learning_rate": self.learning_rate}
 
     @property
     def cpu_seconds(self) -> float:
@@ -98,6 +108,21 @@ class ResumableModule(LightningModule):
         if not math.isfinite(value):
             raise NonFiniteLoss(step)
         self.step_losses.append(value)
+
+    def check_gradient(self, network: nn.Module) -> None:
+        """Check the gradient of every weight before a step is made along it.
+
+        Raises:
+            NonFiniteLoss: If it is not finite, with the first weight where it is not.
+        """
+        for name, weight in network.named_parameters():
+            if weight.grad is not None and not bool(weight.grad.isfinite().all()):
+                raise NonFiniteLoss(len(self.step_losses) - 1, part=f"the gradient of {name}")
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """Make a step, and take note of its learning rate."""
+        self.learning_rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        super().optimizer_step(*arguments, **options)
 
     @property
     def _own_seconds(self) -> float:
