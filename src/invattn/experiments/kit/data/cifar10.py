@@ -16,13 +16,7 @@ _IMAGE_BYTES = 3072
 
 
 def read_batch(path: Path) -> Tensor:
-    """Read the images of one batch file of CIFAR-10.
-
-    Args:
-        path: a file such as `data_batch_1`, with any number of images.
-
-    Returns:
-        uint8, shape (n, 3, 32, 32).
+    """Read the images of a file such as `data_batch_1`, with any number of them: uint8, shape (n, 3, 32, 32).
 
     Raises:
         DataError: when the file is damaged, is no CIFAR-10 batch, or names anything that such a batch does not hold.
@@ -131,9 +125,6 @@ def open_cifar10(data_root: Path, request: ImageRequest) -> Pictures:
     Args:
         data_root: the folder `cifar-10-batches-py`, or one that holds it, or holds `cifar10/cifar-10-batches-py`.
         request: how many images are wanted.
-
-    Returns:
-        the pictures.
 
     Raises:
         DataError: when the files are missing or damaged.

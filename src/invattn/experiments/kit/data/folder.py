@@ -20,12 +20,7 @@ _LEFT_BY_FILE_MANAGERS = frozenset({"thumbs.db", "desktop.ini"})
 def open_folder(folder: Path, request: ImageRequest) -> Pictures:
     """Take images from a folder: from its `train` and `test`, or else split at random by the seed.
 
-    Args:
-        folder: holds images, or `train` and `test` folders that do; hidden files are ignored, other folders not read.
-        request: how many are wanted, and the seed.
-
-    Returns:
-        the pictures; a training image is never a test image.
+    A training image is never a test image. Hidden files are ignored, other folders not read.
 
     Raises:
         DataError: when the folder is missing, empty, or holds a file that is no image.
@@ -44,10 +39,7 @@ def open_celeba(data_root: Path, request: ImageRequest) -> Pictures:
 
     Args:
         data_root: the folder `img_align_celeba`, or one that holds it, or holds `celeba/img_align_celeba`.
-        request: how many images are wanted.
-
-    Returns:
-        the pictures; a training image is never a test image.
+        request: how many images are wanted; a training image is never a test image.
 
     Raises:
         DataError: when the folder is missing or empty.
@@ -77,13 +69,9 @@ def _find_celeba(data_root: Path) -> Path:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """List the image files of a folder by name.
+    """Return the image files of a folder, at least one, sorted by name.
 
-    Args:
-        folder: the folder; files and folders whose name begins with a dot are ignored, folders are not entered.
-
-    Returns:
-        the paths, sorted, at least one.
+    Files and folders whose name begins with a dot are ignored, folders are not entered.
 
     Raises:
         DataError: when the folder is missing or unreadable, holds no image, or holds a file that is no image.

@@ -44,9 +44,6 @@ def open_hub(hub_set: HubSet, request: ImageRequest, *, cache_dir: Path | None =
         request: how many images are wanted; of the training images the first are taken.
         cache_dir: where downloads are kept; None for the library's own place.
 
-    Returns:
-        the pictures.
-
     Raises:
         DataError: when it cannot be downloaded, or has not the expected splits or column.
     """
@@ -61,16 +58,13 @@ def open_hub(hub_set: HubSet, request: ImageRequest, *, cache_dir: Path | None =
 
 
 def pictures_of_split(split: Any, *, column: str, rows: Sequence[int], name: str) -> Iterator[Picture]:
-    """Yield images of a loaded split.
+    """Yield images of some rows of a loaded split, in their order.
 
     Args:
         split: a `datasets.Dataset`, or any sequence of rows with `column_names`.
         column: the column that holds the images.
-        rows: which rows, in this order.
+        rows: which rows.
         name: how messages call the split.
-
-    Yields:
-        the pictures.
 
     Raises:
         DataError: when there is no such column, or it holds no images.

@@ -42,9 +42,6 @@ def open_photos(request: ImageRequest) -> Pictures:
     Args:
         request: how many crops are wanted, their size, at most 256, and the seed, which decides every crop.
 
-    Returns:
-        the crops, not yet resized.
-
     Raises:
         DataError: when scikit-image is not installed, or the image size is above 256.
     """
@@ -98,16 +95,15 @@ def read_shipped(
     library: str = "scikit-image",
     remedy: str = "install scikit-image 0.25, or use --data with a folder",
 ) -> Tensor:
-    """Read a picture from a library's own folder; the library's loaders could ask the network for a missing file.
+    """Read a picture from a library's own folder, uint8, shape (3, H, W).
+
+    The library's loaders could ask the network for a missing file.
 
     Args:
         file: its name.
-        data: the data set that it is for, for the message.
+        data: the data set that it is for, for messages.
         library: `scikit-image` or `scikit-learn`.
-        remedy: what to do where the library does not ship it, for the message.
-
-    Returns:
-        uint8, shape (3, H, W).
+        remedy: what to do where the library does not ship it, for messages.
 
     Raises:
         DataError: when the library is not installed, or does not ship it.

@@ -16,30 +16,16 @@ _LONGEST = 160
 
 
 def brief(error: BaseException) -> str:
-    """Return what an exception says as one short line.
-
-    Args:
-        error: any exception; one without a text gives the name of its class.
-
-    Returns:
-        the text with all white space collapsed, cut after 160 characters.
-    """
+    """Return what an exception says, or else the name of its class, as one line of at most 160 characters."""
     text = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
 
 def optional_module(name: str, *, distribution: str) -> ModuleType:
-    """Import a module, or say in one line how to install it.
-
-    Args:
-        name: the module, for example `"scipy.io"`.
-        distribution: what pip calls it, for example `"scipy"`.
-
-    Returns:
-        the module.
+    """Import a module, such as `"scipy.io"`, of a distribution, such as `"scipy"`.
 
     Raises:
-        DataError: when it is not installed.
+        DataError: when it is not installed; one line that says how to install it.
     """
     try:
         return importlib.import_module(name)
@@ -91,7 +77,7 @@ class ImageRequest:
 class Picture:
     """One picture of any size.
 
-    Args:
+    Attributes:
         name: how error messages call it, usually its path.
         pixels: uint8, shape (3, H, W).
         remark: how it was converted to 8-bit RGB; empty when it was that already.
@@ -106,7 +92,7 @@ class Picture:
 class Pictures:
     """The training and the test pictures of a source, decoded only when they are iterated.
 
-    Args:
+    Attributes:
         train: training pictures, in their final order.
         test: test pictures, in their final order.
         notes: what a reader of the results must know about this choice, one sentence each.
@@ -134,9 +120,6 @@ def disjoint_counts(total: int, *, train_size: int, test_size: int, name: str) -
         test_size: how many test images were asked for, at least 1.
         name: the place they come from, for the error message.
 
-    Returns:
-        the number of training images and the number of test images.
-
     Raises:
         DataError: when there are fewer than two images.
     """
@@ -149,16 +132,13 @@ def disjoint_counts(total: int, *, train_size: int, test_size: int, name: str) -
 
 
 def held_out(images: Tensor, request: ImageRequest, *, name: str, parts: tuple[str, str]) -> Pictures:
-    """Split a training file that came without its test file: the last quarter becomes the test part.
+    """Split a training file that came without its test file: the last quarter is the test part, as a note says.
 
     Args:
         images: all that the file holds, uint8, shape (n, 3, H, W).
         request: how many are wanted.
         name: the file, for messages.
         parts: how messages call the training and the test images.
-
-    Returns:
-        the pictures, and a note that says so.
 
     Raises:
         DataError: when there are fewer than two images.

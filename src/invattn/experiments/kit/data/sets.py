@@ -29,7 +29,7 @@ _SMALLEST_SIDE = 2
 class ImageData:
     """Training and test images of one data set at one size.
 
-    Args:
+    Attributes:
         name: the data set, or the folder it was read from.
         train: uint8, shape (n, 3, H, W), 0 to 255; digits have one channel and values 0 to 16.
         test: uint8, shape (m, 3, H, W), likewise.
@@ -57,12 +57,6 @@ def fingerprint(*images: Tensor) -> str:
 
 def load_reconstruction_data(request: ImageRequest) -> ImageData:
     """Load training and test images of one size.
-
-    Args:
-        request: which images.
-
-    Returns:
-        the images, their fingerprint and the notes.
 
     Raises:
         DataError: when there is no such data, or it cannot be used; one line that says what to do.
@@ -105,9 +99,6 @@ def gather(source: Pictures, request: ImageRequest, *, further_notes: tuple[str,
         source: the pictures.
         request: the size, and how many were asked for.
         further_notes: are appended to the source's notes and what was cropped, resized and converted here.
-
-    Returns:
-        the images and the notes.
 
     Raises:
         DataError: when a part is empty, a picture is smaller than 2x2, or sizes differ with `"original"`.

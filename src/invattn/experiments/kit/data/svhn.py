@@ -23,9 +23,6 @@ def open_svhn(data_root: Path, request: ImageRequest) -> Pictures:
         data_root: the folder with the files, or one that holds it as `svhn`.
         request: how many images are wanted.
 
-    Returns:
-        the pictures.
-
     Raises:
         DataError: when the training file is missing, or a file is damaged or has no images.
 
