@@ -88,7 +88,10 @@ def test_residual_and_error_bound_hold_at_every_number_of_steps(kind: str, name:
             recomputed = size(solution.value + branch(solution.value) - z)
             assert ((solution.residual - recomputed).abs() <= 32 * torch.finfo(dtype).eps * size(z)).all()
             assert int(solution.num_steps.max()) <= max_steps
-            expected = [Status.CONVERGED if reached else Status.MAX_STEPS for reached in solution.residual <= tolerance]
+            # No more is asked for than the rounding of z, x and g(x) lets be reached: 8 ulp of the largest.
+            largest = torch.stack([size(z), size(solution.value), size(z - solution.value)]).amax(dim=0)
+            limit = torch.maximum(tolerance, 8 * torch.finfo(dtype).eps * torch.exp2(largest.log2().floor()))
+            expected = [Status.CONVERGED if reached else Status.MAX_STEPS for reached in solution.residual <= limit]
             assert solution.status.tolist() == expected
             assert solution.converged.tolist() == [status == Status.CONVERGED for status in expected]
             assert (solution.residual.double() <= previous).all()  # the best point is returned, never a later worse one

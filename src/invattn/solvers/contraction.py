@@ -50,7 +50,8 @@ def solve_contraction(
         ConvergenceError: If a sample does not get there.
     """
     default = 1e-12 if right.dtype == torch.float64 else 1e-6
-    relative = default if plan.rtol is None else plan.rtol
+    # A y is at most twice the larger of b and y, so that this is never below what rounding lets be reached.
+    relative = max(default if plan.rtol is None else plan.rtol, 8 * torch.finfo(right.dtype).eps)
     solution, done = _iterate(apply, right, norm, plan, relative)
     if bool(done.all()):
         return solution

@@ -15,7 +15,7 @@ _LEAST_ULPS = 8
 
 @dataclass(frozen=True)
 class Tolerance:
-    """When a sample has converged: residual <= atol + rtol |z|, never below 8 ulp of |z| (max_i |z_i|).
+    """What a sample is asked for: residual <= atol + rtol |z|, never below 8 ulp of |z| (max_i |z_i|).
 
     Attributes:
         atol: Absolute tolerance; None is 1e-6 in float32 and 1e-12 in float64.
@@ -31,13 +31,13 @@ class Tolerance:
         atol = default if self.atol is None else self.atol
         rtol = default if self.rtol is None else self.rtol
         scale = get_norm(norm)(target)
-        return torch.maximum(atol + rtol * scale, _LEAST_ULPS * _ulp(scale))
+        return torch.maximum(atol + rtol * scale, rounding_floor(scale))
 
 
-def _ulp(size: Tensor) -> Tensor:
-    """The spacing of floating-point numbers at a positive size."""
-    exponent = torch.frexp(size).exponent - 1
-    return torch.ldexp(torch.full_like(size, torch.finfo(size.dtype).eps), exponent)
+def rounding_floor(scale: Tensor) -> Tensor:
+    """Return 8 ulp of the largest number that a residual is made of: what rounding lets it reach. Shape as given."""
+    exponent = torch.frexp(scale).exponent - 1
+    return _LEAST_ULPS * torch.ldexp(torch.full_like(scale, torch.finfo(scale.dtype).eps), exponent)
 
 
 class Status(IntEnum):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from invattn.norms import get_norm
-from invattn.solvers.solution import Solution, Status
+from invattn.solvers.solution import Solution, Status, rounding_floor
 
 _BLOW_UP = 1e6  # a defect this many times the first one has diverged
 
@@ -24,7 +24,9 @@ class SolveState:
         active: Which samples are active, shape (A,).
         point: Their points; never changed in place.
         target: z of the active rows.
-        tolerance: What the norm of their defects must reach, shape (A,).
+        tolerance: What the norm of their defects is asked to reach, shape (A,). A defect is a sum of z, x and g(x):
+            where x or g(x) is the larger, rounding may leave more of it than this. A sample that has come down to
+            the rounding of all three ends where its defect falls no further, and has converged.
     """
 
     def __init__(self, target: Tensor, start: Tensor, tolerance: Tensor, *, refine: int, norm: str) -> None:
@@ -65,6 +67,8 @@ class SolveState:
         reached = self._least <= self.tolerance
         done = reached & (self._left <= 0)
         self._left = self._left - reached.long()
+        if not bool(better.all()):
+            done |= ~better & (self._least <= self._floor(self.target, self._best))
         return ~finite | blown | done
 
     def keep(self, rows: Tensor) -> None:
@@ -89,7 +93,8 @@ class SolveState:
         self.keep(torch.zeros_like(self.active, dtype=torch.bool))
         residual = self._residual
         non_finite = self._status == Status.NON_FINITE
-        converged = (residual <= self._limits) & ~non_finite
+        limit = torch.maximum(self._limits, self._floor(self._all_targets, self._value))
+        converged = (residual <= limit) & ~non_finite
         self._status[converged] = int(Status.CONVERGED)
         worse = ~converged & ~non_finite & ~(residual <= self._first_residual)
         self._status[worse] = int(Status.DIVERGED)
@@ -112,6 +117,11 @@ class SolveState:
         self._status[ended], self._steps[ended] = self._reached[rows], self._step
         if self._first is not None:
             self._first_residual[ended] = self._first[rows]
+
+    def _floor(self, target: Tensor, point: Tensor) -> Tensor:
+        """Return what rounding lets a residual reach; |z - x| stands for |g(x)|, which it differs from by that much."""
+        sizes = self.norm(target), self.norm(point), self.norm(target - point)
+        return rounding_floor(torch.stack(sizes).amax(dim=0).nan_to_num(nan=0.0, posinf=0.0))
 
     def _rounded_residual(self) -> Tensor:
         """Return residual + gamma u (|x| + |g(x)| + |z|), where |g(x)| <= |z - x| + residual, shape (B,)."""

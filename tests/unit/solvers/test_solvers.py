@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invattn import Solution, Status
 from invattn._conditions import PerSample
+from invattn.flows import ResidualFlow
 from invattn.solvers import Adaptive, Anderson, NewtonKrylov, Picard
 from invattn.solvers.solution import Tolerance
 from invattn.solvers.steppers import AndersonStepper
@@ -47,6 +48,29 @@ def test_a_tolerance_is_never_below_eight_ulp(dtype: torch.dtype) -> None:
     eps = torch.finfo(dtype).eps
     expected = torch.tensor([8 * eps, 8 * eps * 2**19], dtype=dtype)
     assert torch.equal(Tolerance(atol=0.0, rtol=0.0)(target), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_samples_near_zero_whose_inputs_are_not_are_drawn(channels: int) -> None:
+    """With atol = 0 the tolerance of z near 0 is below the rounding of x + g(x): it must not be asked for."""
+    for seed in range(8):
+        torch.manual_seed(seed)
+        flow = ResidualFlow(channels)
+        assert flow.sample((2000,)).shape == (2000, channels)
+
+
+@pytest.mark.parametrize("solver", [Picard, Anderson, Adaptive, NewtonKrylov])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_residual_at_the_rounding_of_x_and_of_g_has_converged(
+    solver: type[Picard] | type[Anderson] | type[Adaptive] | type[NewtonKrylov], dtype: torch.dtype
+) -> None:
+    """z is up to 1e9 times smaller than x and g(x)."""
+    z = torch.tensor([1e-9, 1e-7, 1e-3, 1e-1, 1.0, 1e4], dtype=dtype)[:, None]
+    solution = solver(atol=0, rtol=0).solve(lambda x: 0.5 * x.sin() + 1, z, lipschitz=0.5)
+    assert solution.converged.all()
+    assert int(solution.num_steps.max()) < 80
+    size = torch.maximum(solution.value.abs(), z.abs()).clamp_min(1.5)[:, 0]
+    assert (solution.residual <= 8 * torch.finfo(dtype).eps * size).all()
 
 
 def test_failures_are_counted_in_words() -> None:

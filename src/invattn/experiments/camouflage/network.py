@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from invattn._errors import DataError, check_name
 from invattn.bijections import Bijection
 from invattn.experiments.camouflage.backbone import BACKBONES, ResNetLevels
-from invattn.hub.config import StoredConfig, describe, restore_recipe
+from invattn.hub import StoredConfig
 from invattn.hub.model_folder import read_model, refuse
 from invattn.recipes import KINDS, Recipe, invertible_attention
 
@@ -60,7 +60,7 @@ class NetworkConfig(StoredConfig):
         ValueError: If a name is unknown, or kind and recipe do not go together.
     """
 
-    model: ClassVar[str] = "camouflage_network"
+    model: ClassVar[str | None] = "camouflage_network"
 
     kind: str
     recipe: Recipe | None
@@ -76,27 +76,6 @@ class NetworkConfig(StoredConfig):
 
     def build(self) -> CamouflageNetwork:
         return CamouflageNetwork(self)
-
-    def to_json(self) -> dict[str, Any]:
-        plain = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return {"model": self.model} | plain | {"recipe": None if self.recipe is None else describe(self.recipe)}
-
-    @classmethod
-    def from_json(cls, value: Any) -> NetworkConfig:
-        """Rebuild a configuration.
-
-        Raises:
-            DataError: If keys are missing or unknown, or name what this version does not have.
-        """
-        known = {"model", *(entry.name for entry in fields(cls))}
-        if not isinstance(value, dict) or set(value) != known:
-            raise DataError(f"config.json must hold exactly these keys: {', '.join(sorted(known))}.")
-        plain = {name: part for name, part in value.items() if name not in ("model", "recipe")}
-        recipe = None if value["recipe"] is None else restore_recipe(value["recipe"])
-        try:
-            return cls(**plain, recipe=recipe)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"config.json cannot be built: {error}") from None
 
 
 class CamouflageNetwork(_Map):
@@ -137,11 +116,9 @@ class CamouflageNetwork(_Map):
         """
         if images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"images must have shape (B, 3, H, W); got {tuple(images.shape)}.")
-        levels = [
-            attention(level) for attention, level in zip(self.attention, self.attention_inputs(images), strict=True)
-        ]
-        logits = self.head(self._decode(levels))
-        return F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        inputs = self.attention_inputs(images)
+        levels = [attention(level) for attention, level in zip(self.attention, inputs, strict=True)]
+        return _resized(self.head(self._decode(levels)), like=images)
 
     def attention_inputs(self, images: Tensor) -> list[Tensor]:
         """Return what the attention module of each level sees, shape (B, 32, h, w), the finest level first."""
@@ -157,9 +134,7 @@ class CamouflageNetwork(_Map):
         merged = [levels[-1]]
         for level in reversed(range(len(levels) - 1)):
             own = levels[level]
-            coarser = [
-                F.interpolate(part, size=own.shape[-2:], mode="bilinear", align_corners=False) for part in merged
-            ]
+            coarser = [_resized(part, like=own) for part in merged]
             merged.append(self.merges[level](self.channel_attention[level](torch.cat([*coarser, own], dim=1))))
         return merged[-1]
 
@@ -255,13 +230,14 @@ class LightHead(_Map):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits with shape (B, 1, H, W) for images in 0..1 with shape (B, 3, H, W)."""
         features = self.backbone(images)
-        size = features[0].shape[-2:]
         reduced = [reduction(level) for reduction, level in zip(self.reductions, features, strict=True)]
-        together = torch.stack(
-            [F.interpolate(level, size=size, mode="bilinear", align_corners=False) for level in reduced]
-        ).sum(dim=0)
-        logits = self.head(together)
-        return F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        together = torch.stack([_resized(level, like=features[0]) for level in reduced]).sum(dim=0)
+        return _resized(self.head(together), like=images)
+
+
+def _resized(x: Tensor, *, like: Tensor) -> Tensor:
+    """Resize (B, C, h, w) to the height and width of another tensor."""
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def load_network(folder: Path | str) -> tuple[CamouflageNetwork, NetworkConfig]:

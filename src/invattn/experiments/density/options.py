@@ -22,7 +22,7 @@ from invattn.experiments.kit.parser import (
 )
 from invattn.experiments.kit.training.machines import ACCELERATORS
 from invattn.experiments.kit.training.optimisation import OPTIMIZERS, PRECISIONS
-from invattn.hub.flow_config import DEQUANTISATIONS
+from invattn.hub import DEQUANTISATIONS
 from invattn.lipschitz import ACTIVATIONS
 
 _MIXERS = tuple(dict.fromkeys(name for names in MIXERS.values() for name in names))
