@@ -26,15 +26,17 @@ PRECISIONS = tuple(TRAINER_PRECISIONS)
 class Optimisation:
     """Adam or Adamax with a linear warm-up, a cosine decay, clipped gradients and averaged weights.
 
+    The average is exponential; early steps have the decay (1 + step) / (10 + step) where that is smaller, and a decay
+    of 0 averages nothing.
+
     Attributes:
         steps: Training steps.
         batch_size: Samples in a batch.
         optimizer: adam or adamax.
         lr: Largest learning rate.
-        warm_up: Steps in which it rises linearly; then it falls to 0 along a cosine.
-        clip: Largest norm of the gradient; longer ones are scaled.
-        averaging: Decay of the exponential moving average of the weights, which is evaluated; 0 averages nothing. Early
-            steps use (1 + step) / (10 + step) where that is smaller.
+        warm_up: Steps in which it rises; a cosine takes it to 0.
+        clip: Longer gradients are scaled to this norm.
+        averaging: Decay of the average of weights that is evaluated.
 
     Raises:
         ValueError: If a name is unknown or a number is out of range.
@@ -103,17 +105,17 @@ class TrainingOptions(Optimisation):
     """The training.
 
     Attributes:
-        epochs: Passes over the training images, in place of steps; 0: ``steps`` decides.
-        precision: fp32, or bf16 for products of matrices in bfloat16 during training.
-        repeats: Trainings of each variant, with seeds ``seed``, ``seed + 1``, ...
+        epochs: Passes over the training images, in place of steps.
+        precision: fp32, or bf16 for matrix products.
+        repeats: Trainings of each variant with different seeds.
         seed: Decides everything that is random.
-        checkpoint_minutes: Time between saves of the state of an unfinished training.
-        max_minutes: Time after which training stops with its state saved, for ``resume`` to continue; 0: never.
-        log_every: Steps between samples of the model in the TensorBoard log; 0 writes no log.
-        accelerator: What training runs on: cpu, gpu, or auto for a GPU where there is one.
-        devices: Processes, each with a GPU of its own where there are some, on every machine.
-        nodes: Machines.
-        resume: Continue an interrupted training.
+        checkpoint_minutes: Time between saves of an unfinished training.
+        max_minutes: Stop training after so long, with its state saved for --resume.
+        log_every: Steps between samples in OUTPUT/tensorboard; 0 writes no log.
+        accelerator: cpu, gpu, or auto.
+        devices: Processes, or GPUs, of each machine that share every batch.
+        nodes: Machines; start the command on each with NODE_RANK, MASTER_ADDR, MASTER_PORT.
+        resume: Continue the run stopped in OUTPUT.
     """
 
     epochs: int = 0
