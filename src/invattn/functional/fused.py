@@ -64,10 +64,10 @@ class Flash(Primitives):
         causal: bool,
     ) -> Triple:
         if _loses_digits(query, key):
-            wide = [tensor.double() for tensor in (incoming, query, key, value)]
-            normalised = self.forward(*wide[1:], kernel=kernel, causal=causal)
-            by_each = self.backward(*wide, *normalised, kernel=kernel, causal=causal)
-            return by_each[0].to(query.dtype), by_each[1].to(key.dtype), by_each[2].to(value.dtype)
+            g, q, k, v = (tensor.double() for tensor in (incoming, query, key, value))
+            o, log_sums = self.forward(q, k, v, kernel=kernel, causal=causal)
+            by_query, by_key, by_value = self.backward(g, q, k, v, o, log_sums, kernel=kernel, causal=causal)
+            return by_query.to(query.dtype), by_key.to(key.dtype), by_value.to(value.dtype)
         g, q, k, v, o = _same_width(incoming, query, key, value, out)
         parts = 1 if causal else _parts(query)
         if parts == 1:
