@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from invattn._conditions import bound_values, check_rows, rebind
 from invattn.bijections.base import Bijection, LogDetReport, raise_unless_converged
 from invattn.branches import Branch
+from invattn.functional._transforms import fold_into_batch
 from invattn.lipschitz import BiLipschitz, LipschitzBound, isometry
 from invattn.logdet import LogDetEstimate, LogDetEstimator, PowerSeries
 from invattn.norms import count_tokens
-from invattn.solvers import Adaptive, ImplicitAdjoint, InverseGradient, Solution, Solver, fold_into_batch
+from invattn.solvers import Adaptive, ImplicitAdjoint, InverseGradient, Solution, Solver
 
 
 class ResidualBijection(Bijection):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from invattn._errors import ConvergenceError
+from invattn.solvers.anderson import AndersonStepper
 from invattn.solvers.gmres import gmres
-from invattn.solvers.steppers import AndersonStepper
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invattn.functional._transforms import outer_tangents, own_primal
+from invattn.functional._transforms import folded, outer_tangents, own_primal
 from invattn.norms import get_dual_norm, get_norm
 from invattn.solvers.contraction import LinearPlan, solve_contraction
-from invattn.solvers.fold import folded
 from invattn.solvers.linearisation import ExplicitBranch, push_forward
 
 
