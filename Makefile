@@ -7,6 +7,8 @@ SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
+# What `make demo` runs needs a part of the packages; where everything is installed, nothing else is.
+DEMO := $(if $(wildcard .venv/installed),.venv/installed,.venv/installed-demo)
 unexport PYTHONPATH
 unexport VIRTUAL_ENV
 
@@ -28,7 +30,9 @@ help:
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt src/invattn/_version.py
+.venv/installed: EXTRAS = experiments,dev
+.venv/installed-demo: EXTRAS = reconstruction
+.venv/installed .venv/installed-demo: pyproject.toml constraints.txt src/invattn/_version.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=python3.12")'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv >/dev/null || { \
 		echo "trying without ensurepip"; $(PYTHON) -m venv --clear --without-pip .venv && \
@@ -36,11 +40,11 @@ $(STAMP): pyproject.toml constraints.txt src/invattn/_version.py
 	@export PIP_CONSTRAINT="$(CONSTRAINT)" PIP_DISABLE_PIP_VERSION_CHECK=1; start=$$SECONDS; \
 		echo "installing into .venv (torch first) ..."; \
 		$(BIN)/pip install --quiet torch==2.13.0; \
-		$(BIN)/pip install --quiet --editable '.[experiments,dev]'; \
+		$(BIN)/pip install --quiet --editable '.[$(EXTRAS)]'; \
 		echo "installation: $$((SECONDS - start)) s"
 	@touch $@
 
-demo: $(STAMP)
+demo: $(DEMO)
 	rm -rf demo-output
 	$(BIN)/invattn reconstruct --data photos --attention all --recipe certified,released \
 		--epochs 40 --train-size 256 --test-size 64 --repeats 1 --output demo-output

@@ -74,7 +74,7 @@ def attention(form: str, operation: str, tokens: int, batch: int, *, device: str
 def training_step(*, device: str, blocks: int, batch: int) -> dict[str, Any]:
     """Return a row on one step of maximum likelihood of a flow over 3 x 32 x 32 images with attention."""
     torch.manual_seed(0)
-    flow = MultiscaleIResNet((3, 32, 32), (blocks, blocks), 64, attention="gaussian").to(device)
+    flow = MultiscaleIResNet((3, 32, 32), blocks=(blocks, blocks), hidden_channels=64, attention="gaussian").to(device)
     optimizer = torch.optim.Adam(flow.parameters(), lr=1e-4)
     x = torch.rand(batch, 3, 32, 32, device=device) - 0.5
 

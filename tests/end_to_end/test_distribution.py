@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[2]
 
 PACKAGE_DATA = {
     "invattn/py.typed",
-    "invattn/published/table2.csv",
-    "invattn/published/table5.csv",
-    "invattn/report/templates/report.html",
+    "invattn/experiments/kit/published/table2.csv",
+    "invattn/experiments/kit/published/table5.csv",
+    "invattn/experiments/reconstruction/templates/report.html",
 }
 
 

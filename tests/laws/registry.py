@@ -350,10 +350,10 @@ def _token_flow(attention: str, seed: int) -> Bijection:
 def _image_flow(attention: str, seed: int) -> Bijection:
     flow = MultiscaleIResNet(
         (1, 4, 4),
-        (1, 1),
-        4,
-        attention,
-        [(0, 0), (1, 0)],
+        blocks=(1, 1),
+        hidden_channels=4,
+        attention=attention,
+        attention_positions=[(0, 0), (1, 0)],
         lipschitz=0.9,
         kernel_sizes=(3, 1),
         whitening=2,
@@ -369,8 +369,8 @@ def _fitted_image_flow(seed: int) -> Bijection:
     """Everything that is fitted to data, on a single scale."""
     flow = MultiscaleIResNet(
         (1, 4, 4),
-        (1,),
-        4,
+        blocks=(1,),
+        hidden_channels=4,
         lipschitz=0.9,
         kernel_sizes=(3, 1),
         levels=3,

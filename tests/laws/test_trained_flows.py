@@ -60,10 +60,10 @@ def new_token_flow(size: Size) -> Flow:
 def new_image_flow(size: Size, kind: str = "dot_product") -> Flow:
     return MultiscaleIResNet(
         (3, size.side, size.side),
-        (size.blocks // 2, size.blocks // 2),
-        size.hidden,
-        kind,
-        "interleaved:1",
+        blocks=(size.blocks // 2, size.blocks // 2),
+        hidden_channels=size.hidden,
+        attention=kind,
+        attention_positions="interleaved:1",
         whitening=2,
         prior_channels=8,
         self_logit=2.0,

@@ -9,11 +9,12 @@ from invattn.flows.flow import FLOW_SOLVER as FLOW_SOLVER
 from invattn.flows.flow import ClassConditionalNormal as ClassConditionalNormal
 from invattn.flows.flow import Flow as Flow
 from invattn.flows.flow import StandardNormal as StandardNormal
-from invattn.flows.image_architecture import IMAGE_MIXERS as IMAGE_MIXERS
-from invattn.flows.image_architecture import ImageArchitecture as ImageArchitecture
-from invattn.flows.image_architecture import attention_blocks as attention_blocks
+from invattn.flows.multiscale import IMAGE_MIXERS as IMAGE_MIXERS
+from invattn.flows.multiscale import ImageArchitecture as ImageArchitecture
+from invattn.flows.multiscale import ImageOptions as ImageOptions
 from invattn.flows.multiscale import MultiscaleIResNet as MultiscaleIResNet
 from invattn.flows.residual_flow import ResidualFlow as ResidualFlow
 from invattn.flows.residual_flow import VectorArchitecture as VectorArchitecture
 from invattn.flows.token_flow import TOKEN_MIXERS as TOKEN_MIXERS
+from invattn.flows.token_flow import TokenArchitecture as TokenArchitecture
 from invattn.flows.token_flow import token_flow as token_flow

@@ -177,7 +177,7 @@ class Dequantised(nn.Module, Distribution):
     Example:
         >>> import torch
         >>> from invattn.flows import Dequantised, MultiscaleIResNet, VariationalDequantisation
-        >>> flow = MultiscaleIResNet((1, 4, 4), (1,), 4)
+        >>> flow = MultiscaleIResNet((1, 4, 4), blocks=(1,), hidden_channels=4)
         >>> images = Dequantised(flow, VariationalDequantisation((1, 4, 4)))
         >>> images.log_prob_bound(torch.randint(0, 256, (2, 1, 4, 4)), samples=3).shape
         torch.Size([2])

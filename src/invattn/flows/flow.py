@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, cast
 
 import torch
@@ -241,22 +241,3 @@ class ClassConditionalNormal(Flow):
 
     def __init__(self, event_shape: Sequence[int], classes: int) -> None:
         super().__init__(ClassAffine(event_shape, classes), StandardNormal(event_shape))
-
-
-def check_conditions(classes: int, context_channels: int) -> None:
-    """Raise ValueError unless both numbers are 0 (none) or above."""
-    if classes < 0 or context_channels < 0:
-        raise ValueError(
-            f"classes and context_channels must be at least 1, or 0 for none; got {classes} and {context_channels}."
-        )
-
-
-def with_classes(parts: Iterable[Bijection], shape: Sequence[int], classes: int) -> Composed:
-    """Return a chain that ends in the prior of each class, where there are classes.
-
-    Args:
-        parts: The chain.
-        shape: Of one of its outputs, without the batch.
-        classes: How many classes there are; 0 for none.
-    """
-    return Composed([*parts, ClassAffine(shape, classes)] if classes else parts)

@@ -5,6 +5,7 @@ from invattn.hub.certificate import block_certificates as block_certificates
 from invattn.hub.certificate import certificate_of as certificate_of
 from invattn.hub.config import ModelConfig as ModelConfig
 from invattn.hub.config import StoredConfig as StoredConfig
+from invattn.hub.flow_config import DEQUANTISATIONS as DEQUANTISATIONS
 from invattn.hub.flow_config import FlowConfig as FlowConfig
 from invattn.hub.flow_config import ImageFlowConfig as ImageFlowConfig
 from invattn.hub.flow_config import TokenFlowConfig as TokenFlowConfig

@@ -1,4 +1,4 @@
-"""What a stored model is built from."""
+"""What a stored model is built from, and how it is written to ``config.json`` and read again."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from invattn.bijections import Bijection, Composed, Squeeze
 from invattn.recipes import Recipe, invertible_attention
 from invattn.solvers import Solver
 
+_OBJECTS = {"recipe": (recipes, Recipe), "solver": (solvers, Solver)}
+"""Fields that hold an object: where its classes are, and their base."""
+
 
 def describe(value: Recipe | Solver) -> dict[str, Any]:
     """Return ``{"class", "fields"}`` of a recipe or solver.
@@ -23,71 +26,94 @@ def describe(value: Recipe | Solver) -> dict[str, Any]:
         TypeError: If it is not a dataclass of this library.
     """
     kind = type(value)
-    known = _classes(recipes, Recipe) | _classes(solvers, Solver)
-    if known.get(kind.__name__) is not kind:
+    if not any(_classes(what).get(kind.__name__) is kind for what in _OBJECTS):
         raise TypeError(f"only recipes and solvers of invattn can be stored; got {kind.__name__}.")
     names = [field.name for field in fields(cast(Any, kind))]
     return {"class": kind.__name__, "fields": {name: getattr(value, name) for name in names}}
 
 
-def restore_recipe(description: Mapping[str, Any]) -> Recipe:
-    """Rebuild a recipe.
+def restore(description: Mapping[str, Any], *, what: str) -> Any:
+    """Rebuild what ``describe`` described.
+
+    Args:
+        description: The class and its fields.
+        what: ``recipe`` or ``solver``.
 
     Raises:
-        DataError: If the description names no recipe, or fields that it does not have.
+        DataError: If the description names no such class, or fields that it does not have.
     """
-    recipe: Recipe = _restore(description, _classes(recipes, Recipe), what="recipe")
-    return recipe
-
-
-def restore_solver(description: Mapping[str, Any]) -> Solver:
-    """Rebuild a solver.
-
-    Raises:
-        DataError: If the description names no solver, or fields that it does not have.
-    """
-    solver: Solver = _restore(description, _classes(solvers, Solver), what="solver")
-    return solver
-
-
-def _classes(module: Any, base: type) -> dict[str, type]:
-    """Return every public final class of a package by name."""
-    found = {name: value for name, value in vars(module).items() if isinstance(value, type)}
-    return {name: value for name, value in found.items() if issubclass(value, base) and value is not base}
-
-
-def _restore(description: Mapping[str, Any], known: Mapping[str, type], *, what: str) -> Any:
+    known = _classes(what)
     try:
         kind = known[check_name(description["class"], list(known), what=what)]
-        values = {name: tuple(v) if isinstance(v, list) else v for name, v in description["fields"].items()}
-        return kind(**values)
+        return kind(**{name: _tuples(part) for name, part in description["fields"].items()})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"the stored {what} cannot be rebuilt: {error}. Use the version of invattn that wrote it."
         ) from None
 
 
-class StoredConfig(ABC):
-    """The configuration of a model: plain values from which the same architecture is built again."""
+def _classes(what: str) -> dict[str, type]:
+    """Return every public final class of recipes or solvers by name."""
+    module, base = _OBJECTS[what]
+    found = {name: value for name, value in vars(module).items() if isinstance(value, type)}
+    return {name: value for name, value in found.items() if issubclass(value, base) and value is not base}
 
-    model: ClassVar[str]
+
+def _tuples(value: Any) -> Any:
+    """Turn lists, also those in lists, back into the tuples that they were."""
+    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
+
+
+class StoredConfig(ABC):
+    """The configuration of a model: a frozen dataclass from which the same architecture is built again.
+
+    Its fields are plain values, but for ``recipe`` and ``solver``, which are written by name and fields.
+
+    Attributes:
+        model: Name of the family, kept in the file; None for a single block, whose file names none.
+        left_out: Fields that say how a model is used and not what it is; never in the file.
+        added: Fields that older files do not have; in the file where they are not the default.
+    """
+
+    model: ClassVar[str | None]
+    left_out: ClassVar[tuple[str, ...]] = ()
+    added: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """Return a new model with fresh weights, drawn from torch's default generator."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the configuration as plain values."""
+        plain: dict[str, Any] = {} if self.model is None else {"model": self.model}
+        for name, default in self._stored().items():
+            value = getattr(self, name)
+            if name not in self.added or value != default:
+                plain[name] = describe(value) if isinstance(value, Recipe | Solver) else value
+        return plain
 
     @classmethod
-    @abstractmethod
     def from_json(cls, value: Any) -> Self:
         """Rebuild a configuration from plain values.
 
         Raises:
             DataError: If keys are missing or unknown, or name what this version does not have.
         """
+        known = {*cls._stored(), *(() if cls.model is None else ("model",))}
+        needed = known - set(cls.added)
+        if not isinstance(value, dict) or not needed <= set(value) <= known or value.get("model") != cls.model:
+            raise DataError(f"config.json must hold exactly these keys: {', '.join(sorted(needed))}.")
+        plain = {name: _tuples(part) for name, part in value.items() if name != "model"}
+        plain |= {what: restore(plain[what], what=what) for what in _OBJECTS if plain.get(what) is not None}
+        try:
+            return cls(**plain)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"config.json cannot be built: {error}") from None
 
-    @abstractmethod
-    def build(self) -> nn.Module:
-        """Return a new model with fresh weights, drawn from torch's default generator."""
-
-    @abstractmethod
-    def to_json(self) -> dict[str, Any]:
-        """Return the configuration as plain values."""
+    @classmethod
+    def _stored(cls) -> dict[str, Any]:
+        """Return the name of each stored field with its default."""
+        return {entry.name: entry.default for entry in fields(cast(Any, cls)) if entry.name not in cls.left_out}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +132,8 @@ class ModelConfig(StoredConfig):
         squeeze: Side of the patches that become channels; 1 for none.
     """
 
+    model: ClassVar[str | None] = None
+
     channels: int
     kind: str
     recipe: Recipe
@@ -117,36 +145,10 @@ class ModelConfig(StoredConfig):
     squeeze: int = 1
 
     def build(self) -> Bijection:
-        block = invertible_attention(
-            self.channels,
-            kind=self.kind,
-            recipe=self.recipe,
-            lipschitz=self.lipschitz,
-            key_channels=self.key_channels,
-            num_heads=self.num_heads,
-            layout=self.layout,
-            solver=self.solver,
-        )
+        options = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "squeeze"}
+        block = invertible_attention(**options)
         return block if self.squeeze == 1 else Composed([Squeeze(self.squeeze), block])
 
     def block_of(self, model: Bijection) -> Bijection:
         """Return the attention block of a model that ``build`` made."""
         return model if self.squeeze == 1 else cast(Bijection, cast(Composed, model).bijections[-1])
-
-    def to_json(self) -> dict[str, Any]:
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        solver = None if self.solver is None else describe(self.solver)
-        return plain | {"recipe": describe(self.recipe), "solver": solver}
-
-    @classmethod
-    def from_json(cls, value: Any) -> ModelConfig:
-        """Rebuild a configuration.
-
-        Raises:
-            DataError: If keys are missing or unknown, or name what this version does not have.
-        """
-        known = {field.name for field in fields(cls)}
-        if not isinstance(value, dict) or set(value) != known:
-            raise DataError(f"config.json must hold exactly these keys: {', '.join(sorted(known))}.")
-        solver = None if value["solver"] is None else restore_solver(value["solver"])
-        return cls(**{**value, "recipe": restore_recipe(value["recipe"]), "solver": solver})

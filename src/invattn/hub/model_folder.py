@@ -165,16 +165,15 @@ def read_model(folder: Path | str, *, families: Sequence[type[StoredConfig]] = (
 
 def _config(plain: Any, families: Sequence[type[StoredConfig]]) -> StoredConfig:
     name = plain.get("model") if isinstance(plain, dict) else None
-    known: dict[Any, type[StoredConfig]] = {family.model: family for family in (*_FLOWS, *families)}
-    if name is not None and name not in known:
+    own: tuple[type[StoredConfig], ...] = (ModelConfig, TokenFlowConfig, ImageFlowConfig, VectorFlowConfig)
+    known: dict[Any, type[StoredConfig]] = {family.model: family for family in (*own, *families)}
+    if name not in known:
         raise DataError(
             f"{CONFIG} names the model {name!r}, which is neither a single attention block nor a flow: read the folder "
             "with the command that wrote it."
         )
-    return known.get(name, ModelConfig).from_json(plain)
+    return known[name].from_json(plain)
 
-
-_FLOWS: tuple[type[StoredConfig], ...] = (TokenFlowConfig, ImageFlowConfig, VectorFlowConfig)
 
 _REMEDY = "Restore the folder from its source, or save the model again."
 

@@ -31,10 +31,10 @@ def chain(
     torch.manual_seed(1)
     flow = MultiscaleIResNet(
         (2, side, side),
-        blocks,
-        hidden,
-        "gaussian",
-        "interleaved:1",
+        blocks=blocks,
+        hidden_channels=hidden,
+        attention="gaussian",
+        attention_positions="interleaved:1",
         prior_channels=prior,
         log_det_estimator=Exact() if estimator is None else estimator,
     )

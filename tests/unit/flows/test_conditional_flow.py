@@ -203,4 +203,4 @@ def test_what_does_not_fit_is_one_clear_error() -> None:
     with pytest.raises(ValueError, match="classes and context_channels"):
         ResidualFlow(2, classes=-1)
     with pytest.raises(ValueError, match="classes and context_channels"):
-        MultiscaleIResNet((1, 4, 4), (1,), context_channels=-1)
+        MultiscaleIResNet((1, 4, 4), blocks=(1,), context_channels=-1)

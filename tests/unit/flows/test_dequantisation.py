@@ -161,7 +161,9 @@ def test_the_start_is_nearly_uniform_and_the_generator_decides() -> None:
 
 
 def test_images_are_trained_scored_and_sampled_together() -> None:
-    flow = MultiscaleIResNet((1, 4, 4), (1, 1), 4, "gaussian", prior_channels=4, log_det_estimator=Exact())
+    flow = MultiscaleIResNet(
+        (1, 4, 4), blocks=(1, 1), hidden_channels=4, attention="gaussian", prior_channels=4, log_det_estimator=Exact()
+    )
     model = Dequantised(flow, VariationalDequantisation((1, 4, 4), hidden_channels=4, features=4), levels=16)
     values = torch.randint(0, 16, (6, 1, 4, 4), generator=seeded(11))
     model(values).sum().backward()

@@ -94,3 +94,11 @@ def test_a_damaged_configuration_is_one_line(tmp_path: Path, key: str, value: ob
     with pytest.raises(DataError) as caught:
         load_flow(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_context_is_kept_and_files_of_before_it_are_read(tmp_path: Path) -> None:
+    save(tmp_path)
+    assert "context_channels" not in json.loads((tmp_path / "config.json").read_text())
+    assert load_flow(tmp_path).config == CONFIG
+    config = TokenFlowConfig(tokens=5, channels=2, blocks=1, attention_layers=1, context_channels=3)
+    assert TokenFlowConfig.from_json(json.loads(json.dumps(config.to_json()))) == config

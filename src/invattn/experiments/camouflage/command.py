@@ -39,22 +39,6 @@ def show_sets(sets: Mapping[str, MapMetrics]) -> None:
     _print(table)
 
 
-def show_more(sets: Mapping[str, MapMetrics]) -> None:
-    """Print every measure of each set under PySODMetrics' name, where they were asked for."""
-    from rich.table import Table
-
-    more = {name: metrics.more for name, metrics in sets.items() if metrics.more is not None}
-    if not more:
-        return
-    table = Table(title="all measures, by PySODMetrics' names")
-    table.add_column("measure", no_wrap=True)
-    for name in more:
-        table.add_column(name, justify="right")
-    for measure in next(iter(more.values())):
-        table.add_row(measure, *(f"{values[measure]:.4f}" for values in more.values()))
-    _print(table)
-
-
 def show_results(record: CamouflageRecord) -> None:
     """Print S, F, E and MAE of every row on every test set, and the notes on the data."""
     from rich.console import Console
@@ -164,11 +148,9 @@ def _evaluate(options: Namespace) -> None:
         name=options.name,
         output=Path(options.output),
         progress=progress_for(Console(stderr=True)),
-        all_metrics=options.all_metrics,
         images=None if options.images is None else Path(options.images),
     )
     show_sets(sets)
-    show_more(sets)
     print(f"results: {(Path(options.output) / 'results.json').resolve()}")
     print(f"page: {(Path(options.output) / 'maps.html').resolve()}")
 

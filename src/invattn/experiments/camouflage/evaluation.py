@@ -10,13 +10,12 @@ from PIL import Image
 
 from invattn._errors import DataError
 from invattn._files import atomic_write, write_json
-from invattn.experiments.camouflage.extra_scores import EveryMeasure
 from invattn.experiments.camouflage.measure import map_metrics, predict_map
 from invattn.experiments.camouflage.network import load_network
 from invattn.experiments.camouflage.page.page import render_maps
 from invattn.experiments.camouflage.pairs import IMAGES, MASKS, Match, match_stems, read_grey, read_mask
 from invattn.experiments.camouflage.record import MapMetrics
-from invattn.experiments.camouflage.scores import GreyImage, MapMeasures, resize_map
+from invattn.experiments.camouflage.scores import MapMeasures
 from invattn.experiments.kit.data.folder import list_images
 from invattn.experiments.kit.data.pixels import read_picture
 from invattn.experiments.kit.progress import Progress
@@ -68,7 +67,6 @@ def evaluate_maps(
     name: str | None,
     output: Path,
     progress: Progress,
-    all_metrics: bool = False,
     images: Path | None = None,
 ) -> dict[str, MapMetrics]:
     """Measure maps against masks and write ``output/results.json`` and a page, ``output/maps.html``.
@@ -79,9 +77,7 @@ def evaluate_maps(
         name: Of the set, where there is only one; None: that of the folder.
         output: Where the file goes; made if it is missing.
         progress: Is told of every map.
-        all_metrics: Whether to measure all that PySODMetrics publishes a reference value of.
-        images: What the maps are of, laid out as the masks, or sets with ``Imgs`` inside; for the pictures, and for one
-            of all measures.
+        images: What the maps are of, laid out as the masks, or sets with ``Imgs`` inside; for the pictures.
 
     Returns:
         Set -> what was measured.
@@ -98,9 +94,7 @@ def evaluate_maps(
     for part, pairs in matched.items():
         progress.begin(f"measure {part}", total=len(pairs))
         try:
-            found[part] = (
-                _measure_all(pairs, pictures.get(part), progress) if all_metrics else _measure(pairs, progress)
-            )
+            found[part] = _measure(pairs, progress)
         finally:
             progress.end()
     content = {"schema_version": SCHEMA_VERSION, "experiment": "camouflage evaluation"}
@@ -119,17 +113,6 @@ def _measure(pairs: Sequence[Match], progress: Progress) -> MapMetrics:
     return map_metrics(measures.scores())
 
 
-def _measure_all(pairs: Sequence[Match], pictures: dict[str, Path] | None, progress: Progress) -> MapMetrics:
-    measures = EveryMeasure()
-    for stem, prediction, mask in pairs:
-        truth = read_mask(mask).numpy()
-        found = resize_map(read_grey(prediction).numpy(), height=truth.shape[0], width=truth.shape[1])
-        picture = None if pictures is None else _picture(pictures[stem], shape=truth.shape)
-        measures.add(found, truth, picture=picture)
-        progress.advance()
-    return map_metrics(measures.nine(), more=measures.scores())
-
-
 def _pictures(images: Path, matched: Mapping[str, Sequence[Match]], *, several: bool) -> dict[str, dict[str, Path]]:
     """Return set -> stem -> the file of the image."""
     found: dict[str, dict[str, Path]] = {}
@@ -141,17 +124,6 @@ def _pictures(images: Path, matched: Mapping[str, Sequence[Match]], *, several: 
         masks = pairs[0].second.parent
         found[part] = {stem: path for stem, path, _ in match_stems(folder, masks, what=("image", "mask"))}
     return found
-
-
-def _picture(path: Path, *, shape: tuple[int, ...]) -> GreyImage:
-    """Read an image of a shape (H, W), with shape (H, W, 3)."""
-    pixels = read_picture(path).pixels.permute(1, 2, 0).contiguous().numpy()
-    if pixels.shape[:2] != shape:
-        raise DataError(
-            f"{path} has {pixels.shape[1]} x {pixels.shape[0]} pixels and its mask {shape[1]} x {shape[0]}: an image "
-            "must have the size of its mask."
-        )
-    return pixels
 
 
 def predict_folder(model: Path, images: Path, *, output: Path, progress: Progress) -> int:

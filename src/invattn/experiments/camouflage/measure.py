@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -178,15 +178,9 @@ class Measured:
         }
 
 
-def map_metrics(scores: MapScores, *, more: Mapping[str, float] | None = None) -> MapMetrics:
-    """Return what the record keeps of scores.
-
-    Args:
-        scores: The nine measures and their curves.
-        more: Further measures, if they were asked for.
-    """
-    kept = [entry.name for entry in fields(MapMetrics) if entry.name != "more"]
-    return MapMetrics(**{name: getattr(scores, name) for name in kept}, more=more)
+def map_metrics(scores: MapScores) -> MapMetrics:
+    """Return what the record keeps of scores: the nine measures, without their curves."""
+    return MapMetrics(**{entry.name: getattr(scores, entry.name) for entry in fields(MapMetrics)})
 
 
 def measure_network(cell: CamouflageCell, network: CamouflageNetwork, progress: Progress) -> Measured:

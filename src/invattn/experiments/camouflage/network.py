@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from invattn._errors import DataError, check_name
 from invattn.bijections import Bijection
 from invattn.experiments.camouflage.backbone import BACKBONES as BACKBONES
 from invattn.experiments.camouflage.backbone import ResNetLevels
-from invattn.hub.config import StoredConfig, describe, restore_recipe
+from invattn.hub import StoredConfig
 from invattn.hub.model_folder import read_model, refuse
 from invattn.recipes import KINDS, Recipe, invertible_attention
 
@@ -260,33 +260,12 @@ class NetworkConfig(CamouflageArchitecture, StoredConfig):
         image_size: Side in pixels to which images are resized for it.
     """
 
-    model: ClassVar[str] = "camouflage_network"
+    model: ClassVar[str | None] = "camouflage_network"
 
     image_size: int = 352
 
     def build(self) -> CamouflageNetwork:
         return self.network()
-
-    def to_json(self) -> dict[str, Any]:
-        plain = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return {"model": self.model} | plain | {"recipe": None if self.recipe is None else describe(self.recipe)}
-
-    @classmethod
-    def from_json(cls, value: Any) -> NetworkConfig:
-        """Rebuild a configuration.
-
-        Raises:
-            DataError: If keys are missing or unknown, or name what this version does not have.
-        """
-        known = {"model", *(entry.name for entry in fields(cls))}
-        if not isinstance(value, dict) or set(value) != known:
-            raise DataError(f"config.json must hold exactly these keys: {', '.join(sorted(known))}.")
-        plain = {name: part for name, part in value.items() if name not in ("model", "recipe")}
-        recipe = None if value["recipe"] is None else restore_recipe(value["recipe"])
-        try:
-            return cls(**plain, recipe=recipe)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"config.json cannot be built: {error}") from None
 
 
 def load_network(folder: Path | str) -> tuple[CamouflageNetwork, NetworkConfig]:

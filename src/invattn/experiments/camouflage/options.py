@@ -62,10 +62,7 @@ def evaluate_parser() -> OneLineParser:
     parser.add_argument(
         "--output", type=str, default=".", metavar="DIR", help="where results.json and the page maps.html go"
     )
-    every = "also measure all that PySODMetrics publishes reference values of, under its names"
-    parser.add_argument("--all-metrics", action=ActionYesNo(no_prefix="no-"), default=False, help=every)
-    images = "the images, for the page and, with --all-metrics, the measure ccm"
-    parser.add_argument("--images", type=str, default=None, metavar="DIR", help=images)
+    parser.add_argument("--images", type=str, default=None, metavar="DIR", help="the images, for the page")
     return parser
 
 

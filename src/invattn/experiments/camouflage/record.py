@@ -8,7 +8,7 @@ from typing import Any
 
 from invattn._errors import DataError
 from invattn._files import plain_values
-from invattn.experiments.kit.record import SCHEMA_VERSION, Reader, number_or_nan
+from invattn.experiments.kit.record import SCHEMA_VERSION, Reader
 
 CAMOUFLAGE = "camouflage"
 """Name of the experiment in ``results.json``."""
@@ -29,7 +29,6 @@ class MapMetrics:
         e_adaptive: E-measure at twice the mean of each map.
         mae: Mean absolute error, 0..1.
         images: Number of images.
-        more: Every measure under the name that PySODMetrics gives it; None where only the nine were asked for.
     """
 
     s_measure: float
@@ -42,11 +41,10 @@ class MapMetrics:
     e_adaptive: float
     mae: float
     images: int
-    more: Mapping[str, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the metrics as plain JSON values, without ``more`` where it is None."""
-        plain: dict[str, Any] = plain_values({name: part for name, part in vars(self).items() if part is not None})
+        """Return the metrics as plain JSON values."""
+        plain: dict[str, Any] = plain_values(vars(self))
         return plain
 
     @classmethod
@@ -57,11 +55,8 @@ class MapMetrics:
             DataError: If a key is missing or holds a value of the wrong kind.
         """
         source = Reader(value, "the metrics of a test set")
-        numbers = {f.name: source.number(f.name) for f in fields(cls) if f.name not in ("images", "more")}
-        more = source.get("more", dict, type(None), default=None)
-        if more is not None:
-            more = {name: number_or_nan(part) for name, part in more.items()}
-        return cls(**numbers, images=source.get("images", int), more=more)
+        numbers = {f.name: source.number(f.name) for f in fields(cls) if f.name != "images"}
+        return cls(**numbers, images=source.get("images", int))
 
 
 @dataclass(frozen=True, kw_only=True)

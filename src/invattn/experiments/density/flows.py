@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from invattn._errors import check_name
 from invattn.experiments.kit.solver import choose_solver
-from invattn.flows import FLOW_SOLVER, IMAGE_MIXERS, TOKEN_MIXERS
-from invattn.flows.image_architecture import Positions
-from invattn.hub import FlowConfig, ImageFlowConfig, TokenFlowConfig, VectorFlowConfig
-from invattn.hub.flow_config import DEQUANTISATIONS
+from invattn.flows import FLOW_SOLVER, IMAGE_MIXERS, TOKEN_MIXERS, ImageOptions
+from invattn.flows.multiscale import Positions
+from invattn.hub import DEQUANTISATIONS, FlowConfig, ImageFlowConfig, TokenFlowConfig, VectorFlowConfig
 from invattn.lipschitz import ACTIVATIONS
-from invattn.recipes import Certified, Paper, Recipe, Released, ReleasedGenerative, Unconstrained
-from invattn.solvers import Solver
+from invattn.recipes import Certified, make_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """The flows; those of images are described in :class:`invattn.flows.MultiscaleIResNet`.
+class VariantOptions:
+    """What the flows of every family of data have.
 
     Attributes:
         attention: What stands between the tokens, separated by commas; ``all`` is every kind and control.
@@ -30,23 +28,6 @@ class ModelOptions:
         lipschitz: c, the bound of certified blocks and the coefficient of the constrained maps of the others.
         attention_positions: Images: where attention stands, ``scale:block`` separated by commas, both counted from 0
             and -1 the last, or ``interleaved:k`` for after every k-th block of every scale.
-        kernel_sizes: Images: of each convolutional branch, in pixels.
-        activation: Images and plane: of each branch.
-        histogram: Images: whether each entry is first made normal by the histogram of its grey levels.
-        whitening: Images: side of the patches that are whitened first; 0: none.
-        whitening_ridge: Images: added to the variances of the patches, which are images in [-0.5, 0.5) or normal.
-        whitening_reach: Images: distance in pixels over which their covariances are tapered; 0: they are not.
-        knots: Images: of a spline of each whitened entry; 0: none.
-        channel_knots: Images: of a spline of each channel in the place of ActNorm; 0: ActNorm.
-        first_squeeze: Images: side of the patches that become channels at the first scale.
-        split: Images: whether half of the channels leave after each scale but the last.
-        prior_channels: Images: width of the learned prior of the channels that leave; 0: a standard normal.
-        channel_mixing: Images: whether an invertible 1 x 1 convolution stands before every convolutional block.
-        position_logits: Images: whether certified attention has learned logits by relative position.
-        self_logit: Images: their start at i = j.
-        num_heads: Images: heads of each attention block.
-        dequantisation: Images: the noise that spreads whole grey levels: uniform, or variational, which is learned.
-        terms: Terms of the power series of the log-determinant in training.
     """
 
     attention: str = "embedded_gaussian,pointwise"
@@ -56,21 +37,19 @@ class ModelOptions:
     hidden_channels: int = 32
     lipschitz: float = 0.99
     attention_positions: str = "0:-1"
-    kernel_sizes: tuple[int, ...] = (3, 1, 3)
-    activation: str = "lipswish"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(ImageOptions, VariantOptions):
+    """The flows: what all have, and what those of images have besides.
+
+    Attributes:
+        histogram: Images: whether each entry is first made normal by the histogram of its grey levels.
+        dequantisation: Images: the noise that spreads whole grey levels: uniform, or variational, which is learned.
+        terms: Terms of the power series of the log-determinant in training.
+    """
+
     histogram: bool = False
-    whitening: int = 0
-    whitening_ridge: float = 1e-5
-    whitening_reach: float = 0.0
-    knots: int = 0
-    channel_knots: int = 0
-    first_squeeze: int = 2
-    split: bool = True
-    prior_channels: int = 32
-    channel_mixing: bool = False
-    position_logits: bool = True
-    self_logit: float = 0.0
-    num_heads: int = 1
     dequantisation: str = "uniform"
     terms: int = 5
 
@@ -131,8 +110,6 @@ MIXERS: dict[str, tuple[str, ...]] = {"sets": TOKEN_MIXERS, "plane": ("none",), 
 CONTROLS = ("uniform", "convolution", "none")
 """Mixers that are no attention and have one form only, the certified one."""
 
-_UNCERTIFIED: tuple[type[Recipe], ...] = (Paper, Released, ReleasedGenerative, Unconstrained)
-
 
 def flow_config(
     family: str, event_shape: tuple[int, ...], options: ModelOptions, *, attention: str, recipe: str, levels: int = 0
@@ -150,78 +127,43 @@ def flow_config(
     Raises:
         ValueError: If the images do not fit the scales, or a position does not exist.
     """
+    form = Certified(mean_shift=family == "sets") if recipe == "certified" else make_recipe(recipe)
+    solver = FLOW_SOLVER if recipe == "certified" else choose_solver(form, name="default", iterations=None)
     if family == "images":
-        return _images(event_shape, options, attention=attention, recipe=recipe, levels=levels)
+        return ImageFlowConfig(
+            image_shape=event_shape,
+            blocks=options.blocks,
+            hidden_channels=options.hidden_channels,
+            attention=attention,
+            attention_positions=parse_positions(options.attention_positions),
+            recipe=form,
+            lipschitz=options.lipschitz,
+            levels=levels if options.histogram else 0,
+            dequantisation=options.dequantisation,
+            grey_levels=levels,
+            solver=solver,
+            **{entry.name: getattr(options, entry.name) for entry in fields(ImageOptions)},
+        )
     if len(options.blocks) != 1:
         raise ValueError(f"blocks must be one number for this data; got {format_numbers(options.blocks)}.")
+    (blocks,), widths = options.blocks, (options.hidden_channels, options.hidden_channels)
     if family == "plane":
-        return _plane(event_shape, options)
-    return _sets(event_shape, options, attention=attention, recipe=recipe)
-
-
-def _sets(event_shape: tuple[int, ...], options: ModelOptions, *, attention: str, recipe: str) -> FlowConfig:
-    form = Certified(mean_shift=True) if recipe == "certified" else _uncertified(recipe)
+        return VectorFlowConfig(
+            dimensions=event_shape[0],
+            blocks=blocks,
+            hidden_channels=widths,
+            lipschitz=options.lipschitz,
+            activation=options.activation,
+            solver=FLOW_SOLVER,
+        )
     return TokenFlowConfig(
         tokens=event_shape[0],
         channels=event_shape[1],
         attention=attention,
-        blocks=options.blocks[0],
+        blocks=blocks,
         attention_layers=options.attention_layers,
-        hidden_channels=(options.hidden_channels, options.hidden_channels),
+        hidden_channels=widths,
         recipe=form,
         lipschitz=options.lipschitz,
-        solver=_solver(form),
+        solver=solver,
     )
-
-
-def _images(
-    event_shape: tuple[int, ...], options: ModelOptions, *, attention: str, recipe: str, levels: int
-) -> FlowConfig:
-    form = Certified() if recipe == "certified" else _uncertified(recipe)
-    channels, height, width = event_shape
-    return ImageFlowConfig(
-        image_shape=(channels, height, width),
-        blocks=options.blocks,
-        hidden_channels=options.hidden_channels,
-        attention=attention,
-        attention_positions=parse_positions(options.attention_positions),
-        recipe=form,
-        lipschitz=options.lipschitz,
-        kernel_sizes=options.kernel_sizes,
-        activation=options.activation,
-        levels=levels if options.histogram else 0,
-        dequantisation=options.dequantisation,
-        grey_levels=levels,
-        whitening=options.whitening,
-        whitening_ridge=options.whitening_ridge,
-        whitening_reach=options.whitening_reach,
-        knots=options.knots,
-        channel_knots=options.channel_knots,
-        first_squeeze=options.first_squeeze,
-        split=options.split,
-        prior_channels=options.prior_channels,
-        channel_mixing=options.channel_mixing,
-        position_logits=options.position_logits,
-        self_logit=options.self_logit,
-        num_heads=options.num_heads,
-        solver=_solver(form),
-    )
-
-
-def _plane(event_shape: tuple[int, ...], options: ModelOptions) -> FlowConfig:
-    return VectorFlowConfig(
-        dimensions=event_shape[0],
-        blocks=options.blocks[0],
-        hidden_channels=(options.hidden_channels, options.hidden_channels),
-        lipschitz=options.lipschitz,
-        activation=options.activation,
-        solver=FLOW_SOLVER,
-    )
-
-
-def _uncertified(recipe: str) -> Recipe:
-    return {form.name: form for form in _UNCERTIFIED}[recipe]()
-
-
-def _solver(form: Recipe) -> Solver:
-    return FLOW_SOLVER if isinstance(form, Certified) else choose_solver(form, name="default", iterations=None)

@@ -21,7 +21,7 @@ from invattn.experiments.kit.parser import (
     yes_or_no,
 )
 from invattn.experiments.kit.training.optimisation import ACCELERATORS, OPTIMIZERS, PRECISIONS, STRATEGIES
-from invattn.hub.flow_config import DEQUANTISATIONS
+from invattn.hub import DEQUANTISATIONS
 from invattn.lipschitz import ACTIVATIONS
 
 _MIXERS = tuple(dict.fromkeys(name for names in MIXERS.values() for name in names))

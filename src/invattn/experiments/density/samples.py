@@ -24,6 +24,7 @@ from invattn.experiments.kit.run import make_folder
 from invattn.experiments.kit.training.loader import derive_seed
 from invattn.flows import Flow
 from invattn.hub import ImageFlowConfig, load_flow
+from invattn.recipes import make_recipe
 
 LARGEST_TEMPERATURE = 10.0
 
@@ -207,7 +208,7 @@ def _summary(options: SampleOptions, config: ImageFlowConfig, drawn: list[Sample
     return {
         "model": options.model.name,
         "attention": config.attention,
-        "recipe": config.recipe.name,
+        "recipe": make_recipe(config.recipe).name,
         "seed": options.seed,
         "count": options.count,
         "temperatures": list(options.temperatures),

@@ -124,29 +124,6 @@ def test_evaluate_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFi
     assert "there is no folder" in error_of(capsys)
 
 
-def test_all_metrics_are_written_beside_the_nine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    image(tmp_path / "maps" / "x.png", size=(20, 15))
-    for part in ("GT", "Imgs"):
-        image(tmp_path / "set" / part / "x.png")
-    options = ["--predictions", str(tmp_path / "maps"), "--masks", str(tmp_path / "set"), "--output", str(tmp_path)]
-    assert status("evaluate", *options) == 0
-    nine = json.loads((tmp_path / "results.json").read_text())["sets"]["set"]
-    assert len(nine) == 10
-    assert "all measures" not in capsys.readouterr().out
-    assert status("evaluate", *options, "--all-metrics") == 0
-    every = json.loads((tmp_path / "results.json").read_text())["sets"]["set"]
-    more = every.pop("more")
-    assert every == nine
-    assert len(more) == 155
-    assert (more["wFmeasure"], more["MAE"]) == (nine["f_weighted"], nine["mae"])
-    text = capsys.readouterr().out
-    assert "si_sample_bikappa" in text
-    assert "MAE" in text
-    assert status("evaluate", *options, "--all-metrics", "--images", str(tmp_path / "set")) == 0
-    with_picture = json.loads((tmp_path / "results.json").read_text())["sets"]["set"]["more"]
-    assert with_picture.keys() - more.keys() == {"ccm"}
-
-
 def test_images_that_do_not_fit_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("CAMO", "NC4K"):
         image(tmp_path / "maps" / name / "x.png")
@@ -154,13 +131,9 @@ def test_images_that_do_not_fit_are_one_line(tmp_path: Path, capsys: pytest.Capt
     image(tmp_path / "sets" / "CAMO" / "Imgs" / "x.png")
     sets = str(tmp_path / "sets")
     options = ["--predictions", str(tmp_path / "maps"), "--masks", sets, "--output", str(tmp_path), "--images"]
-    assert status("evaluate", *options, str(tmp_path / "no"), "--all-metrics") == 1
+    assert status("evaluate", *options, str(tmp_path / "no")) == 1
     assert "laid out as --masks" in error_of(capsys)
     image(tmp_path / "sets" / "NC4K" / "Imgs" / "y.png")
-    assert status("evaluate", *options, sets, "--all-metrics") == 1
+    assert status("evaluate", *options, sets) == 1
     assert "has no mask for 1 image (y)" in error_of(capsys)
-    (tmp_path / "sets" / "NC4K" / "Imgs" / "y.png").unlink()
-    image(tmp_path / "sets" / "NC4K" / "Imgs" / "x.png", size=(20, 15))
-    assert status("evaluate", *options, sets, "--all-metrics") == 1
-    assert "20 x 15 pixels and its mask 40 x 30" in error_of(capsys)
     assert not (tmp_path / "results.json").exists()

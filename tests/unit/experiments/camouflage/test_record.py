@@ -39,19 +39,6 @@ def test_records_come_back_as_they_were() -> None:
     assert math.isnan(CamouflageRecord.from_json(content).rows[0].train_loss[1])
 
 
-def test_more_measures_come_back_and_leave_no_trace_where_there_are_none() -> None:
-    more = MapMetrics(**dict.fromkeys(SCORES, 0.5), images=3, more={"HCE": 7.5, "ccm": math.nan})
-    content = more.to_json()
-    assert content["more"] == {"HCE": 7.5, "ccm": None}
-    again = MapMetrics.from_json(content).more
-    assert again is not None
-    assert again["HCE"] == 7.5
-    assert math.isnan(again["ccm"])
-    assert "more" not in MapMetrics(**dict.fromkeys(SCORES, 0.5), images=3).to_json()
-    with pytest.raises(DataError, match="a number was expected"):
-        MapMetrics.from_json(content | {"more": {"HCE": "7"}})
-
-
 @pytest.mark.parametrize("key", ["attention", "sets", "peak_memory"])
 def test_a_missing_key_is_named(key: str) -> None:
     content = record(row()).to_json()

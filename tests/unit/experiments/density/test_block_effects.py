@@ -18,7 +18,14 @@ from invattn.logdet import Exact
 @pytest.fixture(scope="module")
 def flow() -> Flow:
     torch.manual_seed(0)
-    made = MultiscaleIResNet((1, 4, 4), (1, 1), 4, "dot_product", "interleaved:1", prior_channels=4).double()
+    made = MultiscaleIResNet(
+        (1, 4, 4),
+        blocks=(1, 1),
+        hidden_channels=4,
+        attention="dot_product",
+        attention_positions="interleaved:1",
+        prior_channels=4,
+    ).double()
     initialize(made.bijection, torch.randn(64, 1, 4, 4, dtype=torch.float64))
     return made.eval()
 

@@ -20,7 +20,7 @@ from invattn.flows import Flow, MultiscaleIResNet, StandardNormal
 
 @pytest.fixture
 def flow() -> Flow:
-    made = MultiscaleIResNet((1, 8, 8), (1, 1), 4, "gaussian", prior_channels=4)
+    made = MultiscaleIResNet((1, 8, 8), blocks=(1, 1), hidden_channels=4, attention="gaussian", prior_channels=4)
     initialize(made.bijection, images(64, seed=1))
     return made.eval()
 

@@ -13,7 +13,15 @@ from invattn.flows import Flow, MultiscaleIResNet, StandardNormal, token_flow
 
 
 def image_flow(attention: str) -> tuple[Flow, Tensor]:
-    flow = MultiscaleIResNet((1, 16, 16), (2, 1), 4, attention, [(0, 0)], kernel_sizes=(3, 1), whitening=4).double()
+    flow = MultiscaleIResNet(
+        (1, 16, 16),
+        blocks=(2, 1),
+        hidden_channels=4,
+        attention=attention,
+        attention_positions=[(0, 0)],
+        kernel_sizes=(3, 1),
+        whitening=4,
+    ).double()
     images = torch.randn(200, 1, 16, 16, dtype=torch.float64)
     initialize(flow.bijection, images)
     return flow.eval(), images[:3]
@@ -68,7 +76,7 @@ def test_no_gradient_is_left_behind() -> None:
 
 
 def test_a_grid_of_one_place_has_no_field() -> None:
-    flow = MultiscaleIResNet((1, 4, 4), (1,), 4, kernel_sizes=(1, 1), first_squeeze=4)
+    flow = MultiscaleIResNet((1, 4, 4), blocks=(1,), hidden_channels=4, kernel_sizes=(1, 1), first_squeeze=4)
     images = torch.randn(40, 1, 4, 4)
     initialize(flow.bijection, images)
     assert receptive_fields(flow, images) == []

@@ -15,7 +15,9 @@ from invattn.solvers import Picard
 @pytest.fixture(scope="module")
 def flow() -> Flow:
     torch.manual_seed(0)
-    made = MultiscaleIResNet((1, 4, 4), (1, 1), 4, "gaussian", prior_channels=4).double()
+    made = MultiscaleIResNet(
+        (1, 4, 4), blocks=(1, 1), hidden_channels=4, attention="gaussian", prior_channels=4
+    ).double()
     initialize(made.bijection, 0.2 * torch.randn(64, 1, 4, 4, dtype=torch.float64))
     return made.eval()
 
