@@ -22,6 +22,8 @@ class Branch(nn.Module, Linearisable, ABC):
     """
 
     channels: int
+    certificate_norm: str = "inf,2"
+    """The norm that :meth:`lipschitz_bound` is stated in, where there is one."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -37,6 +39,14 @@ class Branch(nn.Module, Linearisable, ABC):
         What depends on the weights alone is computed once; the values are those of forward.
         """
         return self
+
+    def proven_at_present_weights(self) -> tuple[Callable[[Tensor], Tensor], LipschitzBound]:
+        """Return :meth:`at_present_weights` and :meth:`lipschitz_bound`; norms that both need are computed once.
+
+        Raises:
+            CertificateError: If there is no bound for this branch.
+        """
+        return self.at_present_weights(), self.lipschitz_bound()
 
     def linearised(self, x: Tensor) -> tuple[Tensor, Transpose]:
         return linearised_by_graph(self, x)
