@@ -146,7 +146,7 @@ class SolveState:
         self.norm = get_norm(norm)
         self.target, self.point = target, start
         default = 1e-12 if target.dtype == torch.float64 else 1e-6
-        scale = self.norm(target)
+        scale = self._scale = self._all_scales = self.norm(target)
         asked = (default if atol is None else atol) + (default if rtol is None else rtol) * scale
         self.tolerance = torch.maximum(asked, _least_ulps(scale))
         self.active = torch.arange(target.shape[0], device=target.device)
@@ -184,7 +184,8 @@ class SolveState:
         done = reached & (self._within >= refine)
         self._within = self._within + reached.long()
         if not all_better:
-            done |= ~better & (self._least <= self._rounding(self.target, self._best))
+            x, image = self._sizes(self.target, self._best)
+            done |= ~better & (self._least <= _rounding(self._scale, x, image))
         return ~finite | blown | done
 
     def keep(self, rows: Tensor) -> None:
@@ -193,7 +194,7 @@ class SolveState:
         self.active, self.point = self.active[rows], self.point[rows]
         self.target, self.tolerance = self.target[rows], self.tolerance[rows]
         self._best, self._least, self._reached = self._best[rows], self._least[rows], self._reached[rows]
-        self._within = self._within[rows]
+        self._scale, self._within = self._scale[rows], self._within[rows]
         self._first = None if self._first is None else self._first[rows]
 
     def count_further(self, evaluations: Tensor) -> None:
@@ -214,9 +215,10 @@ class SolveState:
             docs/theory.md, "Consequences".
         """
         self._report(torch.ones_like(self.active, dtype=torch.bool))
-        value, residual, target = self._value, self._residual, self._all_targets
+        residual, scale = self._residual, self._all_scales
         non_finite = self._status == Status.NON_FINITE
-        limit = torch.maximum(self._tolerances, self._rounding(target, value))
+        x, image = self._sizes(self._all_targets, self._value)
+        limit = torch.maximum(self._tolerances, _rounding(scale, x, image))
         converged = (residual <= limit) & ~non_finite
         self._status[converged] = int(Status.CONVERGED)
         worse = ~converged & ~non_finite & ~(residual <= self._first_residual)
@@ -224,11 +226,9 @@ class SolveState:
         bound = None
         if lipschitz is not None:
             unit = torch.finfo(residual.dtype).eps / 2
-            image = self.norm(target - value) + residual
-            rounded = residual + ROUNDING_CONSTANT * unit * (self.norm(value) + image + self.norm(target))
-            bound = rounded / (1 - lipschitz)
+            bound = (residual + ROUNDING_CONSTANT * unit * (x + (image + residual) + scale)) / (1 - lipschitz)
         return Solution(
-            value=value,
+            value=self._value,
             converged=converged,
             residual=residual,
             num_steps=self._steps,
@@ -247,10 +247,14 @@ class SolveState:
         if self._first is not None:
             self._first_residual[ended] = self._first[rows]
 
-    def _rounding(self, target: Tensor, point: Tensor) -> Tensor:
-        """Return what rounding lets a residual reach; |z - x| stands for |g(x)|, which it differs from by that much."""
-        sizes = self.norm(target), self.norm(point), self.norm(target - point)
-        return _least_ulps(torch.stack(sizes).amax(dim=0).nan_to_num(nan=0.0, posinf=0.0))
+    def _sizes(self, target: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
+        """Return |x| and |z - x|, which differs from |g(x)| by no more than the residual."""
+        return self.norm(point), self.norm(target - point)
+
+
+def _rounding(*sizes: Tensor) -> Tensor:
+    """Return what rounding lets a sum of vectors of these sizes reach, shape as given."""
+    return _least_ulps(torch.stack(sizes).amax(dim=0).nan_to_num(nan=0.0, posinf=0.0))
 
 
 def _least_ulps(size: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from invattn._conditions import named_inputs
-from invattn.functional._transforms import folded, outer_tangents, own_primal, transforms_active
+from invattn.functional._transforms import folded, outer_tangents, own_primal, plain_autograd, transforms_active
 from invattn.lipschitz import held_estimates
 from invattn.norms import get_dual_norm, get_norm
 from invattn.solvers.contraction import solve_contraction
@@ -67,6 +67,8 @@ class ImplicitAdjoint(InverseGradient):
             raise ValueError(f"max_steps must not be negative; got {self.max_steps}.")
 
     def __call__(self, branch: nn.Module, target: Tensor, solved: Tensor, *, norm: str = "inf,2") -> Tensor:
+        if plain_autograd() and not torch.is_grad_enabled():
+            return solved
         explicit, values = explicit_branch(branch, target)
         shared = _Shared(explicit, norm, self.max_steps, self.rtol)
         return _implicit_inverse(shared, target, solved, values)

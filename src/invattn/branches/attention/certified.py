@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,10 @@ from invattn.branches.attention.masks import RelativePositionLogits, Visibility,
 from invattn.branches.attention.rules import AttentionRule, TheoremR
 from invattn.branches.attention.scores import Score
 from invattn.branches.base import Branch
-from invattn.branches.chain import make_shift, shifted, shifts_of, split_shift
+from invattn.branches.chain import make_shift, shifted, shifts_of
 from invattn.branches.mlp import start_as_shift
 from invattn.functional import Choice, Response, attend, check_backend, explain, response_weights, spectral_norm, squash
 from invattn.lipschitz import ROUNDING, LipschitzBound, output_constant
-
-_T = TypeVar("_T")
 
 
 class CertifiedAttention(Branch):
@@ -129,7 +127,8 @@ class CertifiedAttention(Branch):
         return response_weights(query, key, response=self.response, logit_bias=bias, mask=mask)
 
     def explain(self, x: Tensor) -> Choice:
-        return self._handed(explain, x, shifts_of(self.context, x), self._scaled(self._norms())[0])
+        seen, inner, _ = self._split(shifts_of(self.context, x))
+        return explain(**self._attended(x, seen, inner, self._scaled(self._norms())[0]))
 
     def _fixed(self, scaled: tuple[Tensor, Tensor]) -> Callable[[Tensor], Tensor]:
         """Return g with these logit scales and this W_L."""
@@ -139,16 +138,24 @@ class CertifiedAttention(Branch):
     def _apply_scaled(self, x: Tensor, shift: Tensor | None = None, *, scaled: tuple[Tensor, Tensor]) -> Tensor:
         """Return g(x) from what the context adds to all biases, the logit scales and the scaled W_L."""
         alpha, output = scaled
-        mixed = self._handed(attend, x, shift, alpha)
-        return shifted(F.linear(join_heads(mixed), output, self.output.bias), self._split(shift)[2])
+        seen, inner, outer = self._split(shift)
+        mixed = attend(**self._attended(x, seen, inner, alpha))
+        return shifted(F.linear(join_heads(mixed), output, self.output.bias), outer)
 
-    def _handed(self, function: Callable[..., _T], x: Tensor, shift: Tensor | None, alpha: Tensor) -> _T:
-        """Return what :func:`attend`, or a function with its arguments, returns for tokens x."""
-        seen, inner, _ = self._split(shift)
+    def _attended(self, x: Tensor, seen: Tensor | None, inner: Tensor | None, alpha: Tensor) -> dict[str, Any]:
+        """Return the arguments of :func:`attend` and :func:`explain` for tokens x."""
         query, key, bias = self._factors(x, seen, alpha)
         value = squash(split_heads(shifted(self.value(x), inner), self.num_heads))
         mask, causal = self.visibility.fixed(x.shape[-2]), self.visibility.causal
-        return function(query, key, value, response=self.response, logit_bias=bias, mask=mask, causal=causal)
+        return {
+            "query": query,
+            "key": key,
+            "value": value,
+            "response": self.response,
+            "logit_bias": bias,
+            "mask": mask,
+            "causal": causal,
+        }
 
     def start_as_mean_shift(self) -> None:
         """Set the weights as :func:`start_as_shift` says, and the score as a similarity."""
@@ -181,7 +188,7 @@ class CertifiedAttention(Branch):
 
     def _split(self, shift: Tensor | None) -> Sequence[Tensor | None]:
         """Return what the context adds to the tokens that queries and keys see, to the values, and to b_L."""
-        return split_shift(shift, (self.channels, self.channels, self.channels))
+        return (None, None, None) if shift is None else torch.split(shift, self.channels, dim=1)
 
     def _factors(self, x: Tensor, seen: Tensor | None, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return scaled query and key factors, and position logits."""
