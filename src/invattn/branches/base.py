@@ -22,8 +22,6 @@ class Branch(nn.Module, Linearisable, ABC):
     """
 
     channels: int
-    certificate_norm: str = "inf,2"
-    """The norm that :meth:`lipschitz_bound` is stated in, where there is one."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -79,6 +77,15 @@ class Branch(nn.Module, Linearisable, ABC):
     def certified(self) -> bool:
         """Whether :meth:`lipschitz_bound` exists."""
         return False
+
+    @property
+    def certificate_norm(self) -> str:
+        """The norm that :meth:`lipschitz_bound` is stated in; a class that knows it without computing a bound says so.
+
+        Raises:
+            CertificateError: If there is no bound for this branch.
+        """
+        return self.lipschitz_bound().norm
 
     def lipschitz_bound(self) -> LipschitzBound:
         """Return a proven bound of Lip(g), from the weights as they are now.

@@ -88,6 +88,8 @@ class CertifiedConvolution(Branch):
         docs/theory.md, "Convolutions"; Behrmann et al. 2019 and Chen et al. 2019 (the block).
     """
 
+    certificate_norm = "2"
+
     def __init__(
         self,
         *,

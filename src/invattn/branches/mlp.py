@@ -51,6 +51,8 @@ class CertifiedMLP(Branch):
         Behrmann et al. 2019; Chen et al. 2019.
     """
 
+    certificate_norm = "inf,2"
+
     def __init__(
         self,
         *,

@@ -29,6 +29,8 @@ class _FixedWeights(Branch):
         context_channels: K of a context (B, K) that moves both biases, see :meth:`Branch.given`; None for no context.
     """
 
+    certificate_norm = "inf,2"
+
     def __init__(self, *, channels: int, lipschitz: float = 0.9, context_channels: int | None = None) -> None:
         super().__init__()
         if not 0 < lipschitz < 1:

@@ -46,6 +46,8 @@ class CertifiedAttention(Branch):
         Theorems R and H of docs/theory.md; Zha et al. 2021, Eq. 5 (the form), Theorem 1 (the other rule).
     """
 
+    certificate_norm = "inf,2"
+
     def __init__(
         self,
         *,
