@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from invattn._files import atomic_write, write_json
 from invattn.experiments.camouflage.config import CamouflageConfig
 from invattn.experiments.camouflage.network import CamouflageNetwork
-from invattn.experiments.camouflage.segmentation import PeakMemory
+from invattn.experiments.camouflage.training import PeakMemory
 from invattn.experiments.kit.run import source_hash
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"

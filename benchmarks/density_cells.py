@@ -22,7 +22,7 @@ from invattn.experiments.density.config import DensityConfig, density_config
 from invattn.experiments.density.data import DensityData
 from invattn.experiments.density.likelihood import count_outliers, inverse_errors
 from invattn.experiments.density.run import open_data
-from invattn.experiments.density.train import started_flow
+from invattn.experiments.density.training import started_flow
 from invattn.experiments.kit.run import source_hash
 from invattn.experiments.kit.training.machines import ALONE
 from invattn.flows import StandardNormal

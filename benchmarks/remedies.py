@@ -30,6 +30,7 @@ import invattn
 from invattn import diagnosis
 from invattn._files import atomic_write, read_json, write_json
 from invattn.bijections import to_tokens
+from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import ImageData, load_reconstruction_data
 from invattn.experiments.kit.page import formatting
 from invattn.experiments.kit.progress import Progress, progress_for
@@ -298,12 +299,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if any(pool.map(lambda row: measure_apart(row, options), rows)):
                 return 1
     data = load_reconstruction_data(
-        options.data,
-        data_root=options.data_root,
-        train_size=options.train_size,
-        test_size=options.test_size,
-        image_size=32,
-        seed=options.seed,
+        ImageRequest(
+            options.data,
+            data_root=options.data_root,
+            train_size=options.train_size,
+            test_size=options.test_size,
+            image_size=32,
+            seed=options.seed,
+        )
     )
     progress = progress_for(Console())
     measured = [measure(row, options, data, progress) for row in rows]

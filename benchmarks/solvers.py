@@ -28,6 +28,7 @@ import invattn
 from invattn._files import atomic_write, write_json
 from invattn.bijections import to_tokens
 from invattn.branches import Branch
+from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import load_reconstruction_data
 from invattn.experiments.kit.page import formatting
 from invattn.experiments.kit.progress import progress_for
@@ -106,12 +107,14 @@ def trained_cases(options: argparse.Namespace, folder: Path) -> Iterator[Case]:
     )
     run(config, progress_for(Console()))
     data = load_reconstruction_data(
-        config.data,
-        data_root=None,
-        train_size=config.train_size,
-        test_size=config.test_size,
-        image_size=32,
-        seed=config.seed,
+        ImageRequest(
+            config.data,
+            data_root=None,
+            train_size=config.train_size,
+            test_size=config.test_size,
+            image_size=32,
+            seed=config.seed,
+        )
     )
     images = Workload(config=config, train=data.train, test=data.test, batch_size=1).test_images()
     for recipe in config.recipe_names():

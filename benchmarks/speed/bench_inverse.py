@@ -18,6 +18,7 @@ from turns import Turns
 
 from invattn.bijections import Bijection, to_tokens
 from invattn.bijections.residual import inverted_by
+from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import load_reconstruction_data
 from invattn.experiments.kit.progress import progress_for
 from invattn.experiments.reconstruction.run import ReconstructionConfig, run
@@ -50,12 +51,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> ReconstructionConfig:
 def block_and_images(config: ReconstructionConfig, kind: str) -> tuple[Bijection, Tensor]:
     """Return a trained block and what the test images look like to it, with shape (64, 12, 16, 16)."""
     data = load_reconstruction_data(
-        config.data,
-        data_root=config.data_root,
-        train_size=config.train_size,
-        test_size=config.test_size,
-        image_size=32,
-        seed=config.seed,
+        ImageRequest(
+            config.data,
+            data_root=config.data_root,
+            train_size=config.train_size,
+            test_size=config.test_size,
+            image_size=32,
+            seed=config.seed,
+        )
     )
     images = Workload(config=config, train=data.train, test=data.test, batch_size=1).test_images()
     loaded = load_model(config.output / "model" / f"{kind}-certified")

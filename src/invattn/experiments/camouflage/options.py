@@ -20,7 +20,8 @@ from invattn.experiments.kit.parser import (
     whole_number,
     yes_or_no,
 )
-from invattn.experiments.kit.training.optimisation import ACCELERATORS, PRECISIONS
+from invattn.experiments.kit.training.machines import ACCELERATORS
+from invattn.experiments.kit.training.optimisation import PRECISIONS
 
 _POSITIVE = number_between(0.0, math.inf)
 _COUNT = whole_number(1)

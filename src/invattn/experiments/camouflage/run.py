@@ -138,9 +138,8 @@ def _unmeasured(cell: CamouflageCell, trained: TrainedNetwork, *, s_each: Any = 
     """Return the row of a trained network with what was measured of it, if anything."""
     outcome = trained.outcome
     extra: dict[str, Any] = {"stopped_at": outcome.stopped_at, "repeat": cell.repeat}
-    if outcome.stopped_at is not None:
-        where = f", first in {outcome.stopped_in}" if outcome.stopped_in else ""
-        extra["stopped"] = f"the training loss was not finite at step {outcome.stopped_at}{where}"
+    if outcome.stop_reason is not None:
+        extra["stopped"] = outcome.stop_reason
     if s_each is not None:
         extra["s_each"] = s_each
     return CamouflageRow(

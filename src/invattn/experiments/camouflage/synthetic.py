@@ -6,26 +6,20 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib import resources
-from io import BytesIO
 from itertools import permutations
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from invattn._errors import DataError
 from invattn.experiments.camouflage.pairs import MaskedImages
 from invattn.experiments.kit.data.dequantise import counter_uniform
-from invattn.experiments.kit.data.pixels import to_picture
+from invattn.experiments.kit.data.photos import read_shipped
 
 _CHANNEL_ORDERS = tuple(permutations(range(3)))
 
 _MOST_COLOUR = 1.3
 """The colour that stays is uniform up to this, cut at 1: about a quarter of the images keep all of it."""
-
-_VARIATIONS = 4
 
 
 def vary_pairs(pairs: Tensor, *, seed: int, step: int, index: Tensor) -> Tensor:
@@ -39,7 +33,7 @@ def vary_pairs(pairs: Tensor, *, seed: int, step: int, index: Tensor) -> Tensor:
         step: Which pass over the data this is.
         index: int64, shape (B,), number of each sample within its data set.
     """
-    drawn = counter_uniform(index, seed=seed, step=step, count=_VARIATIONS, bits=_BITS).tolist()
+    drawn = counter_uniform(index, seed=seed, step=step, count=4, bits=_BITS).tolist()
     return torch.stack([_varied(pair, *numbers) for pair, numbers in zip(pairs, drawn, strict=True)])
 
 
@@ -203,21 +197,13 @@ def read_source(file: str) -> Tensor:
     Raises:
         DataError: If the library that ships it is not installed, or does not ship it.
     """
-    learn = file in _OF_SCIKIT_LEARN
-    package, parts = ("sklearn", ("datasets", "images", file)) if learn else ("skimage", ("data", file))
-    library = "scikit-learn" if learn else "scikit-image"
-    try:
-        content = resources.files(package).joinpath(*parts).read_bytes()
-    except ModuleNotFoundError as error:
-        raise DataError(
-            f"synthetic needs {library}, which is not installed: pip install 'invertible-attention[experiments]'"
-        ) from error
-    except OSError as error:
-        raise DataError(
-            f"this {library} does not ship {file}: install the version of constraints.txt, or use --data DIR"
-        ) from error
-    with Image.open(BytesIO(content)) as image:
-        pixels = to_picture(image, name=file).pixels.float() / 255
+    pixels = read_shipped(
+        file,
+        data="synthetic",
+        library="scikit-learn" if file in _OF_SCIKIT_LEARN else "scikit-image",
+        remedy="install the version of constraints.txt, or use --data DIR",
+    )
+    pixels = pixels.float() / 255
     short = min(pixels.shape[-2:])
     if short >= 512:
         return pixels

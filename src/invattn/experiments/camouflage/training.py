@@ -1,18 +1,24 @@
-"""Train one network of camouflaged object detection."""
+"""Training of networks that say for each pixel whether it belongs to an object, and of the backbone under them."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Mapping
+import re
+import resource
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from lightning.pytorch import Callback
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as format_safetensors
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from invattn._errors import DataError, InvAttnError
 from invattn._files import atomic_write, read_json, write_json
@@ -21,21 +27,159 @@ from invattn.experiments.camouflage.cells import CamouflageCell
 from invattn.experiments.camouflage.config import CamouflageConfig
 from invattn.experiments.camouflage.data import CamouflageData, TrainingPairs
 from invattn.experiments.camouflage.network import CamouflageNetwork, LightHead
-from invattn.experiments.camouflage.segmentation import MaskLog, MaskTraining, PeakMemory
 from invattn.experiments.kit.progress import Progress
 from invattn.experiments.kit.run import make_folder, source_hash
 from invattn.experiments.kit.training.companions import on_processes
+from invattn.experiments.kit.training.event_log import EventLog
 from invattn.experiments.kit.training.fit import FitResult, fit
-from invattn.experiments.kit.training.loader import ResumableLoader, derive_seed
+from invattn.experiments.kit.training.loader import Batch, ResumableLoader, derive_seed
 from invattn.experiments.kit.training.machines import Worker
+from invattn.experiments.kit.training.module import ResumableModule
+from invattn.experiments.kit.training.optimisation import stepwise
 from invattn.hub import certificate_of
 from invattn.hub.certificate import hash_json
 
 LR = 3e-3
-"""Learning rate of the first pass."""
+"""Learning rate of the first pass that trains a backbone."""
 
 LR_DECAY = 0.75
 """Its factor after every pass."""
+
+PREVIEWED = 4
+"""Images of the first test set that TensorBoard shows."""
+
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+class MaskTraining(ResumableModule):
+    """Minimises the binary cross-entropy between logits and masks, a mean over pixels.
+
+    A batch has four channels in 0..1: red, green, blue, and the mask.
+
+    Args:
+        network: Maps images (B, 3, H, W) to logits (B, 1, H, W).
+        lr: Learning rate of Adam at the start.
+        decay: Factor of the learning rate from epoch to epoch, reached by equal factors at every step.
+        steps_per_epoch: Steps in an epoch.
+        run_key: Identifies the run; a checkpoint with another key is not resumed.
+
+    References:
+        Zha et al. 2021, Sec. F.3.
+    """
+
+    def __init__(
+        self, network: nn.Module, *, lr: float, decay: float = 1.0, steps_per_epoch: int = 1, run_key: str = ""
+    ) -> None:
+        super().__init__(run_key=run_key)
+        self.network = network
+        self._lr, self._decay, self._steps_per_epoch = lr, decay, steps_per_epoch
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch.
+
+        Raises:
+            NonFiniteLoss: If it is NaN or infinite; the weights are then left as they are.
+        """
+        logits: Tensor = self.network(batch.images[:, :3])
+        loss = F.binary_cross_entropy_with_logits(logits.float(), batch.images[:, 3:])
+        self.keep_loss(loss, step=batch.step)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """Return Adam over the weights, and its learning rate of every step."""
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=self._lr)
+        return stepwise(optimizer, lambda step: self._decay ** (step / self._steps_per_epoch))
+
+    def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
+        """Clip nothing, but make no step along a gradient that is not finite.
+
+        Raises:
+            NonFiniteLoss: If it is not finite, with the first weight where it is not.
+        """
+        self.check_gradient(self.network)
+
+
+@torch.no_grad()
+def preview(training: MaskTraining, shown: Tensor) -> Tensor:
+    """Return one picture, shape (3, 3 H, n W): images, masks and the maps of the network as it is now.
+
+    The network is evaluated as after training, and left as it was.
+
+    Args:
+        training: Holds the network.
+        shown: Shape (n, 4, H, W).
+    """
+    network, was_training = training.network, training.network.training
+    network.eval()
+    images = shown[:, :3].to(training.device)
+    maps = torch.sigmoid(network(images).float()).cpu()
+    network.train(was_training)
+    rows = [shown[:, :3], *(part.expand(-1, 3, -1, -1) for part in (shown[:, 3:], maps))]
+    return torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2)
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """What a training returns.
+
+    Attributes:
+        network: In eval mode, on the CPU.
+        outcome: Losses and time.
+        peak_memory: Largest memory of this process during the training, in bytes.
+        parameters: Number of trained numbers.
+        certificate: ``{"bound", "norm"}`` of the least contractive attention module, or None.
+    """
+
+    network: CamouflageNetwork
+    outcome: FitResult
+    peak_memory: int
+    parameters: int
+    certificate: dict[str, object] | None
+
+
+def train_network(cell: CamouflageCell, worker: Worker, progress: Progress) -> TrainedNetwork:
+    """Train one network, in every process.
+
+    Raises:
+        Interrupted: On Ctrl-C; the state is saved.
+        DataError: If the state to resume from is damaged or of another run, or weights cannot be had.
+    """
+    config = cell.config
+    gc.collect()  # a trainer of an earlier row is cyclic garbage; what it holds is no memory of this one
+    peak = PeakMemory(on_gpu=config.machines().on_gpu)
+    order, varied = derive_seed(cell.seed, "order"), derive_seed(cell.seed, "vary") if config.vary else None
+    loader = _loader(cell.data, config, worker, epochs=config.epochs, order=order, varied=varied)
+    module = MaskTraining(
+        start_network(cell),
+        lr=config.lr,
+        decay=config.lr_decay,
+        steps_per_epoch=loader.steps_per_epoch,
+        run_key=cell.key,
+    )
+    log = _log(cell, module, every=loader.steps_per_epoch) if config.preview and worker.leads else []
+    outcome = _fit(module, loader, config, cell.file("ckpt"), worker, progress, task=f"train {cell.name}", log=log)
+    network = module.network.cpu().eval()
+    assert isinstance(network, CamouflageNetwork)
+    found = certificate_of(network)
+    return TrainedNetwork(
+        network=network,
+        outcome=outcome,
+        peak_memory=peak.bytes(),
+        parameters=sum(weight.numel() for weight in network.parameters()),
+        certificate=None if found is None else {name: found[name] for name in ("bound", "norm")},
+    )
+
+
+def start_network(cell: CamouflageCell) -> CamouflageNetwork:
+    """Return the network before its first step: weights drawn from the seed, and those that the backbone learnt."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(cell.seed, "model"))
+        network = cell.network_config.build()
+    if cell.config.pretrain_epochs:
+        load_pretrained(network.backbone, Pretraining(cell.config, cell.data, cell.fingerprints).file("safetensors"))
+    else:
+        load_backbone_weights(network.backbone, cell.config.backbone_weights)
+    return network
 
 
 @dataclass(frozen=True)
@@ -101,34 +245,17 @@ def load_pretrained(levels: ResNetLevels, path: Path) -> None:
 
 def _train(pretraining: Pretraining, worker: Worker, progress: Progress) -> None:
     """Train in every process; the first one writes."""
-    config, train = pretraining.config, pretraining.data.train
+    config = pretraining.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "backbone"))
         network = LightHead(ResNetLevels(config.backbone))
     load_backbone_weights(network.backbone, config.backbone_weights)
-    loader = ResumableLoader(
-        TrainingPairs(train, side=config.image_size, varied=derive_seed(config.seed, "vary", "backbone")),
-        num_samples=len(train),
-        batch_size=config.batch_size,
-        epochs=config.pretrain_epochs,
-        seed=derive_seed(config.seed, "order", "backbone"),
-        rank=worker.rank,
-        world_size=worker.world_size,
-    )
+    order, varied = (derive_seed(config.seed, purpose, "backbone") for purpose in ("order", "vary"))
+    loader = _loader(pretraining.data, config, worker, epochs=config.pretrain_epochs, order=order, varied=varied)
     module = MaskTraining(
         network, lr=LR, decay=LR_DECAY, steps_per_epoch=loader.steps_per_epoch, run_key=pretraining.key
     )
-    outcome = fit(
-        module,
-        loader,
-        checkpoint=pretraining.file("ckpt"),
-        resume=config.resume,
-        progress=progress,
-        task="train the backbone",
-        save_interval=60 * config.checkpoint_minutes,
-        worker=worker,
-        precision=config.precision,
-    )
+    outcome = _fit(module, loader, config, pretraining.file("ckpt"), worker, progress, task="train the backbone")
     if outcome.stopped_at is not None:
         raise InvAttnError(f"the backbone's training loss was not finite at step {outcome.stopped_at}; use other data.")
     if worker.leads:
@@ -138,96 +265,80 @@ def _train(pretraining: Pretraining, worker: Worker, progress: Progress) -> None
         pretraining.file("ckpt").unlink(missing_ok=True)
 
 
-PREVIEWED = 4
-"""Images of the first test set that TensorBoard shows."""
-
-
-@dataclass(frozen=True)
-class TrainedNetwork:
-    """What a training returns.
-
-    Attributes:
-        network: In eval mode, on the CPU.
-        outcome: Losses and time.
-        peak_memory: Largest memory of this process during the training, in bytes.
-        parameters: Number of trained numbers.
-        certificate: ``{"bound", "norm"}`` of the least contractive attention module, or None.
-    """
-
-    network: CamouflageNetwork
-    outcome: FitResult
-    peak_memory: int
-    parameters: int
-    certificate: dict[str, object] | None
-
-
-def train_network(cell: CamouflageCell, worker: Worker, progress: Progress) -> TrainedNetwork:
-    """Train one network, in every process.
-
-    Raises:
-        Interrupted: On Ctrl-C; the state is saved.
-        DataError: If the state to resume from is damaged or of another run, or weights cannot be had.
-    """
-    config = cell.config
-    gc.collect()  # a trainer of an earlier row is cyclic garbage; what it holds is no memory of this one
-    peak = PeakMemory(on_gpu=config.machines().on_gpu)
-    varied = derive_seed(cell.seed, "vary") if config.vary else None
-    pairs = TrainingPairs(cell.data.train, side=config.image_size, varied=varied)
-    loader = ResumableLoader(
-        pairs,
-        num_samples=len(cell.data.train),
+def _loader(
+    data: CamouflageData, config: CamouflageConfig, worker: Worker, *, epochs: int, order: int, varied: int | None
+) -> ResumableLoader:
+    """Return the batches of this process, in an order and with variations that two seeds decide."""
+    return ResumableLoader(
+        TrainingPairs(data.train, side=config.image_size, varied=varied),
+        num_samples=len(data.train),
         batch_size=config.batch_size,
-        epochs=config.epochs,
-        seed=derive_seed(cell.seed, "order"),
+        epochs=epochs,
+        seed=order,
         rank=worker.rank,
         world_size=worker.world_size,
     )
-    module = MaskTraining(
-        start_network(cell),
-        lr=config.lr,
-        decay=config.lr_decay,
-        steps_per_epoch=loader.steps_per_epoch,
-        run_key=cell.key,
-    )
-    outcome = fit(
+
+
+def _fit(
+    module: MaskTraining,
+    loader: ResumableLoader,
+    config: CamouflageConfig,
+    checkpoint: Path,
+    worker: Worker,
+    progress: Progress,
+    *,
+    task: str,
+    log: Sequence[EventLog] = (),
+) -> FitResult:
+    return fit(
         module,
         loader,
-        checkpoint=cell.file("ckpt"),
+        checkpoint=checkpoint,
         resume=config.resume,
         progress=progress,
-        task=f"train {cell.name}",
+        task=task,
         save_interval=60 * config.checkpoint_minutes,
         worker=worker,
         precision=config.precision,
-        callbacks=_log(cell, worker, every=loader.steps_per_epoch),
-    )
-    network = module.network.cpu().eval()
-    assert isinstance(network, CamouflageNetwork)
-    found = certificate_of(network)
-    return TrainedNetwork(
-        network=network,
-        outcome=outcome,
-        peak_memory=peak.bytes(),
-        parameters=sum(weight.numel() for weight in network.parameters()),
-        certificate=None if found is None else {name: found[name] for name in ("bound", "norm")},
+        callbacks=log,
     )
 
 
-def start_network(cell: CamouflageCell) -> CamouflageNetwork:
-    """Return the network before its first step: weights drawn from the seed, and those that the backbone learnt."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(cell.seed, "model"))
-        network = cell.network_config.build()
-    if cell.config.pretrain_epochs:
-        load_pretrained(network.backbone, Pretraining(cell.config, cell.data, cell.fingerprints).file("safetensors"))
-    else:
-        load_backbone_weights(network.backbone, cell.config.backbone_weights)
-    return network
-
-
-def _log(cell: CamouflageCell, worker: Worker, *, every: int) -> list[Callback]:
-    if not (cell.config.preview and worker.leads):
-        return []
+def _log(cell: CamouflageCell, module: MaskTraining, *, every: int) -> list[EventLog]:
     first = cell.data.test[0]
     shown = TrainingPairs(first, side=cell.config.image_size)(torch.arange(min(PREVIEWED, len(first))))
-    return [MaskLog(cell.config.output / "tensorboard" / cell.name, shown=shown, every=every)]
+    folder = cell.config.output / "tensorboard" / cell.name
+    return [EventLog(folder, draw=partial(preview, module, shown), name="image, mask, map", every=every)]
+
+
+class PeakMemory:
+    """Largest memory since its making, in bytes.
+
+    On a GPU, what torch had allocated there; else the resident set of the process, in which Python and its libraries
+    (some hundred megabytes) count. Where the system cannot forget an earlier maximum, that one counts too.
+
+    Args:
+        on_gpu: Whether the work runs on a GPU.
+    """
+
+    def __init__(self, *, on_gpu: bool) -> None:
+        self._on_gpu = on_gpu
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+            return
+        with contextlib.suppress(OSError):
+            _RESET.write_text("5")  # Linux: forget the largest resident set so far
+
+    def bytes(self) -> int:
+        """Return the largest memory up to now."""
+        if self._on_gpu:
+            return torch.cuda.max_memory_allocated()
+        try:
+            found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text())
+        except OSError:
+            found = None
+        if found:
+            return 1024 * int(found[1])
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -16,7 +16,7 @@ from invattn.experiments.kit.run import source_hash
 from invattn.hub import FlowConfig
 from invattn.hub.certificate import hash_json
 
-_OTHER_CELLS = ("attention", "recipe", "repeats", "accelerator", "devices", "nodes", "strategy")
+_OTHER_CELLS = ("attention", "recipe", "repeats", "accelerator", "devices", "nodes")
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def sample_model(folder: Path, *, count: int, temperature: float, seed: int) -> 
 if TYPE_CHECKING:
     from invattn.experiments.density.config import DensityConfig
     from invattn.experiments.density.record import DensityRecord
-    from invattn.experiments.kit.training.machines import Launched, Worker
+    from invattn.experiments.kit.training.machines import Worker
 
 
 def density_parser() -> OneLineParser:
@@ -110,7 +110,8 @@ def execute(options: Namespace) -> None:
 
 def _train(options: Namespace) -> None:
     from invattn.experiments.density.page.page import write_report
-    from invattn.experiments.kit.training.machines import find_launched, joined
+    from invattn.experiments.kit.training.companions import joined
+    from invattn.experiments.kit.training.machines import find_launched
 
     launched = find_launched(os.environ)
     config = _train_config(options, launched)
@@ -131,14 +132,14 @@ def _train(options: Namespace) -> None:
         )
 
 
-def _train_config(options: Namespace, launched: Launched | None) -> DensityConfig:
+def _train_config(options: Namespace, launched: Worker | None) -> DensityConfig:
     """Return the options of a training; a launcher decides the number of processes."""
     from invattn.experiments.density.config import density_config
 
     given = {key: value for key, value in vars(options).items() if value is not None and key != "config"}
     given |= {key: Path(value) for key, value in given.items() if key in ("output", "data_root")}
     if launched is not None and "devices" not in given and "nodes" not in given:
-        given |= {"devices": launched.local_world_size, "nodes": launched.nodes}
+        given |= {"devices": launched.machines.devices, "nodes": launched.machines.nodes}
     try:
         return density_config(given)
     except ValueError as error:

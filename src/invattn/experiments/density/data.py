@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from invattn.experiments.density.images import flip_half, grey_levels, load_density_images
-from invattn.experiments.density.points import (
-    CENTRE_SPREAD,
-    CENTRES,
-    DIMENSIONS,
-    POINT_SPREAD,
-    POINTS,
-    PointSets,
-    approximate_optimum,
-    plane_points,
-    pointwise_limit,
-)
+from invattn.experiments.density.points import GENERATED
 from invattn.experiments.density.references import image_references
-from invattn.experiments.density.training import NATS, Unit, bits
 from invattn.experiments.kit.data.dequantise import dequantise
+from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import ImageData
 from invattn.experiments.kit.training.loader import derive_seed
 
@@ -37,6 +28,39 @@ FITTED = 256
 
 FITTED_IMAGES = 10_000
 """Images, and as many mirrored ones, that layers before the first residual block, such as whitening, are fitted to."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """scale * l + offset, where l is -log p(x) / d in nats per dimension.
+
+    Attributes:
+        name: As it is shown, such as ``bits/dim``.
+        scale: How many of the unit a nat is.
+        offset: What it adds, in the unit, where the data were scaled before.
+    """
+
+    name: str
+    scale: float = 1.0
+    offset: float = 0.0
+
+    def of(self, nats: float) -> float:
+        """Return a value in nats per dimension in this unit."""
+        return self.scale * nats + self.offset
+
+
+NATS = Unit("nats/dim")
+
+
+def bits(*, levels: int = 1) -> Unit:
+    """Return bits per dimension of data with whole values, which the flow sees divided by ``levels``.
+
+    p(x) = p(x / levels) / levels^d, so that every dimension costs log2(levels) more bits.
+
+    Args:
+        levels: Number of grey levels, such as 256; 1 where data were not scaled.
+    """
+    return Unit("bits/dim", scale=1 / math.log(2), offset=math.log2(levels))
 
 
 class DensityData(ABC):
@@ -95,16 +119,12 @@ class DensityData(ABC):
     @property
     def dimensions(self) -> int:
         """Numbers of one sample."""
-        return torch.Size(self.event_shape).numel()
+        return math.prod(self.event_shape)
 
     def describe(self) -> dict[str, Any]:
         """Return what a stored model must know to be evaluated and sampled on the same data."""
-        return {
-            "name": self.name,
-            "event_shape": list(self.event_shape),
-            "test_size": self.test_size,
-            "seed": self.seed,
-        }
+        shape = list(self.event_shape)
+        return {"name": self.name, "event_shape": shape, "test_size": self.test_size, "seed": self.seed}
 
     def record(self, *, steps: int, batch_size: int) -> dict[str, Any]:
         """Return the ``data`` of a record."""
@@ -125,7 +145,7 @@ class GeneratedData(DensityData):
     """Samples that are new at every step.
 
     Attributes:
-        name: ``sets``, or a name of :data:`invattn.experiments.density.points.PLANE`.
+        name: Of :data:`invattn.experiments.density.points.GENERATED`.
         test_size: Number of test samples.
         seed: Decides them.
     """
@@ -138,10 +158,10 @@ class GeneratedData(DensityData):
 
     @property
     def event_shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return (POINTS, DIMENSIONS) if self.name == "sets" else (2,)
+        return GENERATED[self.name].event_shape
 
     def training(self, *, seed: int) -> Sampler:
-        return self._points(derive_seed(seed, "training sets"))
+        return GENERATED[self.name](seed=derive_seed(seed, "training sets"))
 
     def train_size(self, *, steps: int, batch_size: int) -> int:
         return steps * batch_size
@@ -150,28 +170,13 @@ class GeneratedData(DensityData):
         return self.training(seed=seed)(torch.arange(used, used + FITTED), 0)
 
     def test(self) -> Tensor:
-        return self._points(derive_seed(self.seed, "test sets"))(torch.arange(self.test_size), 0)
+        return GENERATED[self.name](seed=derive_seed(self.seed, "test sets"))(torch.arange(self.test_size), 0)
 
     def references(self) -> dict[str, float]:
-        if self.name == "sets":
-            return {
-                "Limit of any model whose points are independent": pointwise_limit(),
-                "True density, clusters apart (approximate)": approximate_optimum(),
-            }
-        return {
-            "True density": -float(plane_points(self.name, seed=0).log_density(self.test()).mean()) / self.dimensions
-        }
+        return GENERATED[self.name].references(self.test())
 
     def notes(self) -> list[str]:
-        if self.name == "sets":
-            return [
-                f"generated: {POINTS} points in the plane around {CENTRES} centres from N(0, {CENTRE_SPREAD:g}^2 I), "
-                f"each from N(centre, {POINT_SPREAD:g}^2 I); every training sample is used once"
-            ]
-        return ["generated points in the plane; every training sample is used once"]
-
-    def _points(self, seed: int) -> Sampler:
-        return PointSets(seed=seed) if self.name == "sets" else plane_points(self.name, seed=seed)
+        return [f"{GENERATED[self.name].origin}; every training sample is used once"]
 
 
 @dataclass(frozen=True)
@@ -216,7 +221,16 @@ class DequantisedData(DensityData):
         return bits() if self.learned else bits(levels=self.levels)
 
     def training(self, *, seed: int) -> Sampler:
-        return _Dequantised(self, derive_seed(seed, "training noise"), derive_seed(seed, "flips"))
+        return partial(self._drawn, derive_seed(seed, "training noise"), derive_seed(seed, "flips"))
+
+    def _drawn(self, noise_seed: int, flip_seed: int, index: Tensor, epoch: int) -> Tensor:
+        """Return training images with the mirror, and the noise if it is not learned, of an epoch."""
+        images = self.images.train[index]
+        if self.flips:
+            images = flip_half(images, seed=flip_seed, step=epoch, index=index)
+        if self.learned:
+            return images.float()
+        return dequantise(images, seed=noise_seed, step=epoch, index=index, levels=self.levels)
 
     def train_size(self, *, steps: int, batch_size: int) -> int:
         return len(self.images.train)
@@ -262,32 +276,11 @@ class DequantisedData(DensityData):
         return super().describe() | own | dict(self.key)
 
 
-@dataclass(frozen=True)
-class _Dequantised:
-    """Training images with the mirror, and the noise if it is not learned, of an epoch."""
-
-    data: DequantisedData
-    noise_seed: int
-    flip_seed: int
-
-    def __call__(self, index: Tensor, epoch: int) -> Tensor:
-        images = self.data.images.train[index]
-        if self.data.flips:
-            images = flip_half(images, seed=self.flip_seed, step=epoch, index=index)
-        if self.data.learned:
-            return images.float()
-        return dequantise(images, seed=self.noise_seed, step=epoch, index=index, levels=self.data.levels)
-
-
-def open_images(
-    name: str, *, data_root: Path | None, image_size: int, train_size: int, test_size: int, flips: bool, seed: int
-) -> DequantisedData:
+def open_images(request: ImageRequest, *, flips: bool, learned: bool = False) -> DequantisedData:
     """Read an image data set; see :func:`invattn.experiments.density.images.load_density_images`.
 
     Raises:
         DataError: When there is no such data, or it cannot be used.
     """
-    images = load_density_images(
-        name, data_root=data_root, train_size=train_size, test_size=test_size, image_size=image_size, seed=seed
-    )
-    return DequantisedData(images, levels=grey_levels(name), flips=flips, seed=seed)
+    images = load_density_images(request)
+    return DequantisedData(images, grey_levels(request.name), flips, request.seed, learned)

@@ -22,6 +22,7 @@ from invattn.experiments.density.points import PLANE
 from invattn.experiments.density.record import DensityResult
 from invattn.experiments.density.stored import StoredData, open_flow, read_stored_data
 from invattn.experiments.kit.data.dequantise import dequantise
+from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.progress import Progress, task_of
 from invattn.experiments.kit.record import SCHEMA_VERSION
 from invattn.experiments.kit.run import check_output, library_versions, make_folder
@@ -67,7 +68,9 @@ def _other_images(data: DequantisedData, *, count: int, seed: int) -> dict[str, 
     if data.name == _PHOTOS:
         return {"negatives of the test images": -data.test()[: len(index)]}
     found = load_density_images(
-        _PHOTOS, data_root=None, train_size=1, test_size=len(index), image_size=data.event_shape[-1], seed=seed
+        ImageRequest(
+            _PHOTOS, data_root=None, train_size=1, test_size=len(index), image_size=data.event_shape[-1], seed=seed
+        )
     )
     images = found.test
     if data.event_shape[0] == 1:

@@ -1,8 +1,11 @@
-"""One door to all image data of the density experiment."""
+"""Images of the density experiment: handwritten digits, faces cut as is usual, and what every experiment reads."""
 
 from __future__ import annotations
 
+import gzip
+import importlib.util
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +14,56 @@ from PIL import Image
 from torch import Tensor
 
 from invattn._errors import DataError
-from invattn.experiments.density.digits import DIGIT_LEVELS, load_digits
 from invattn.experiments.kit.data.dequantise import LEVELS, counter_uniform
 from invattn.experiments.kit.data.folder import SUFFIXES
-from invattn.experiments.kit.data.gather import gather
-from invattn.experiments.kit.data.reading import Picture, Pictures
-from invattn.experiments.kit.data.sets import SETS, ImageData, fingerprint, load_reconstruction_data, open_pictures
+from invattn.experiments.kit.data.reading import ImageRequest, Picture, Pictures, brief
+from invattn.experiments.kit.data.sets import (
+    SETS,
+    ImageData,
+    fingerprint,
+    gather,
+    load_reconstruction_data,
+    open_pictures,
+)
+
+DENSITY_IMAGES = ("digits", *SETS)
+"""Image data sets by name; a folder of images is valid too."""
+
+_FACE_WIDTH, _ALIGNED_WIDTH = 148, 178
+_LOSSY = (".jpg", ".jpeg")
+
+_DIGIT_LEVELS = 17  # each pixel counts the black ones among 4 x 4 of the scan, 0 to 16
+_TEST_DIGITS_FROM = 1500
+
+
+def load_density_images(request: ImageRequest) -> ImageData:
+    """Load training and test images with whole grey levels.
+
+    ``celeba`` is cut to the usual square around the face, 148 of 178 pixels (74 of 89 where the files have half their
+    size), and reduced by a box filter; all others are prepared as in the reconstruction experiment.
+
+    Args:
+        request: Which images, by their side in pixels; ``digits``, too, has a name, and a side of 8.
+
+    Returns:
+        The images; digits have one channel and 17 levels, all others three and 256.
+
+    Raises:
+        DataError: When there is no such data, or it cannot be used; one line that says what to do.
+    """
+    if request.name == "digits":
+        return _digits(request)
+    if request.name == "celeba":
+        return _faces(request)
+    images = load_reconstruction_data(request)
+    if request.name in SETS:
+        return images
+    return replace(images, notes=(*images.notes, *_lossy_note(Path(request.name))))
+
+
+def grey_levels(name: str) -> int:
+    """Return how many grey levels the images of a data set have."""
+    return _DIGIT_LEVELS if name == "digits" else LEVELS
 
 
 def flip_half(images: Tensor, *, seed: int, step: int, index: Tensor) -> Tensor:
@@ -34,77 +81,18 @@ def flip_half(images: Tensor, *, seed: int, step: int, index: Tensor) -> Tensor:
     return images.flip(-1).where(mirrored.to(images.device)[:, None, None, None], images)
 
 
-DENSITY_IMAGES = ("digits", *SETS)
-"""Image data sets by name; a folder of images is valid too."""
-
-_FACE_WIDTH, _ALIGNED_WIDTH = 148, 178
-_LOSSY = (".jpg", ".jpeg")
-
-
-def load_density_images(
-    name: str, *, data_root: Path | None, train_size: int, test_size: int, image_size: int, seed: int
-) -> ImageData:
-    """Load training and test images with whole grey levels.
-
-    ``celeba`` is cut to the usual square around the face, 148 of 178 pixels (74 of 89 where the files have half their
-    size), and reduced by a box filter; all others are prepared as in the reconstruction experiment.
-
-    Args:
-        name: ``digits``, ``photos``, ``cifar10``, ``svhn``, ``celeba``, or a folder of images.
-        data_root: Where cifar10, svhn or celeba lie in the publishers' layout; None to download them.
-        train_size: How many training images are wanted; fewer, if fewer are there, are noted.
-        test_size: How many test images are wanted; fewer, if fewer are there, are noted.
-        image_size: Side in pixels, an even number; ``digits`` has 8.
-        seed: Decides crops of photos and the split of a folder.
-
-    Returns:
-        The images; digits have one channel and 17 levels, all others three and 256.
-
-    Raises:
-        DataError: When there is no such data, or it cannot be used; one line that says what to do.
-    """
-    if name == "digits":
-        return _digits(train_size=train_size, test_size=test_size, image_size=image_size)
-    if name == "celeba":
-        return _faces(data_root, train_size=train_size, test_size=test_size, image_size=image_size, seed=seed)
-    images = load_reconstruction_data(
-        name, data_root=data_root, train_size=train_size, test_size=test_size, image_size=image_size, seed=seed
-    )
-    notes = (*images.notes, *(_lossy_note(Path(name)) if name not in SETS else ()))
-    return ImageData(images.name, images.train, images.test, images.fingerprint, notes, images.native_size)
-
-
-def grey_levels(name: str) -> int:
-    """Return how many grey levels the images of a data set have."""
-    return DIGIT_LEVELS if name == "digits" else LEVELS
-
-
-def _digits(*, train_size: int, test_size: int, image_size: int) -> ImageData:
-    if image_size != 8:
-        raise DataError(f"digits are images of 8 x 8 pixels; got --image-size {image_size}: ask for 8")
-    train, test, notes = load_digits(train_size=train_size, test_size=test_size)
-    return ImageData("digits", train, test, fingerprint(train, test), notes, native_size="8x8")
-
-
-def _faces(data_root: Path | None, *, train_size: int, test_size: int, image_size: int, seed: int) -> ImageData:
-    source = open_pictures(
-        "celeba", data_root=data_root, train_size=train_size, test_size=test_size, image_size=image_size, seed=seed
-    )
-    reduced = Pictures(_reduce(source.train, image_size), _reduce(source.test, image_size), source.notes)
-    found = gather(reduced, image_size=image_size, train_size=train_size, test_size=test_size)
+def _faces(request: ImageRequest) -> ImageData:
+    side = request.image_size
+    assert isinstance(side, int), "flows of images have a number of pixels"
+    source = open_pictures(request)
+    reduced = Pictures(_reduce(source.train, side), _reduce(source.test, side), source.notes)
+    found = gather(reduced, request)
     notes = (
         "training images are the first files by name, test images the last",
         f"the centre square of {_FACE_WIDTH}/{_ALIGNED_WIDTH} of the width (74 pixels of files 89 wide), reduced to "
-        f"{image_size} x {image_size} by a box filter and rounded to 8 bits; the files themselves are JPEG",
+        f"{side} x {side} by a box filter and rounded to 8 bits; the files themselves are JPEG",
     )
-    return ImageData(
-        name="celeba",
-        train=found.train,
-        test=found.test,
-        fingerprint=fingerprint(found.train, found.test),
-        notes=(*notes, *found.notes),
-        native_size=found.native_size,
-    )
+    return replace(found, notes=(*notes, *found.notes))
 
 
 def _reduce(pictures: Iterable[Picture], side: int) -> Iterator[Picture]:
@@ -142,3 +130,52 @@ def _lossy_note(folder: Path) -> tuple[str, ...]:
         f"{lossy} of {len(files)} files are JPEG, which discards detail: bits per dimension of such images are lower "
         "than those of the originals and not comparable with published ones",
     )
+
+
+def _digits(request: ImageRequest) -> ImageData:
+    """Take the first of scikit-learn's images 0 to 1,499 for training and the first of 1,500 to 1,796 for the test.
+
+    References:
+        Alpaydin and Kaynak: "Optical recognition of handwritten digits", UCI 1998 (its test part).
+    """
+    if request.image_size != 8:
+        raise DataError(f"digits are images of 8 x 8 pixels; got --image-size {request.image_size}: ask for 8")
+    images = _read_digits(_digits_file())
+    train, test = images[:_TEST_DIGITS_FROM], images[_TEST_DIGITS_FROM:]
+    for part, asked, found in (("train", request.train_size, len(train)), ("test", request.test_size, len(test))):
+        if asked > found:
+            raise DataError(f"digits has {found:,} {part} images; got --{part}-size {asked}: ask for at most {found}")
+    note = (
+        f"scikit-learn's digits in their own order: training from images 0 to {_TEST_DIGITS_FROM - 1}, test from "
+        f"{_TEST_DIGITS_FROM} to {len(images) - 1}; {_DIGIT_LEVELS} grey levels, 0 to 16"
+    )
+    train, test = train[: request.train_size], test[: request.test_size]
+    return ImageData("digits", train, test, fingerprint(train, test), (note,), native_size="8x8")
+
+
+def _digits_file() -> Path:
+    """Return the file of images; scikit-learn itself, which takes a second, need not be imported."""
+    found = importlib.util.find_spec("sklearn")
+    if found is None or found.origin is None:
+        raise DataError(
+            "digits needs scikit-learn, which is not installed: pip install 'invertible-attention[experiments]'"
+        )
+    return Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
+
+
+def _read_digits(path: Path) -> Tensor:
+    """Read rows of 64 pixels and a label as uint8 with shape (n, 1, 8, 8)."""
+    try:
+        with gzip.open(path, "rt", encoding="ascii") as file:
+            table = np.loadtxt(file, delimiter=",", dtype=np.int64, ndmin=2)
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({brief(error)}): install scikit-learn again") from error
+    pixels = table[:, :-1]
+    if (
+        pixels.shape[1:] != (64,)
+        or len(pixels) <= _TEST_DIGITS_FROM
+        or pixels.min() < 0
+        or pixels.max() >= _DIGIT_LEVELS
+    ):
+        raise DataError(f"{path} does not hold the digits: install scikit-learn again")
+    return torch.from_numpy(pixels.astype(np.uint8)).view(-1, 1, 8, 8)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from invattn.experiments.density.data import DensityData, DequantisedData
+from invattn.experiments.density.data import NATS, DensityData, DequantisedData, Unit
 from invattn.experiments.density.likelihood import (
     TARGET_ERROR,
     LikelihoodReport,
@@ -18,7 +18,6 @@ from invattn.experiments.density.likelihood import (
     refusal,
 )
 from invattn.experiments.density.record import DensityMetrics, DensityResult
-from invattn.experiments.density.training import NATS, Unit
 from invattn.experiments.kit.progress import Progress, task_of
 from invattn.experiments.kit.training.loader import derive_seed
 from invattn.flows import Dequantisation, Dequantised, Flow

@@ -20,7 +20,8 @@ from invattn.experiments.kit.parser import (
     whole_number,
     yes_or_no,
 )
-from invattn.experiments.kit.training.optimisation import ACCELERATORS, OPTIMIZERS, PRECISIONS, STRATEGIES
+from invattn.experiments.kit.training.machines import ACCELERATORS
+from invattn.experiments.kit.training.optimisation import OPTIMIZERS, PRECISIONS
 from invattn.hub import DEQUANTISATIONS
 from invattn.lipschitz import ACTIVATIONS
 
@@ -124,7 +125,6 @@ def _add_run_options(parser: OneLineParser) -> None:
     _add(parser, "accelerator", one_of(ACCELERATORS, what="accelerator"), "NAME", "cpu, gpu, or auto")
     _add(parser, "devices", _COUNT, "N", "processes, or GPUs, of each machine that share every batch")
     _add(parser, "nodes", _COUNT, "N", "machines; start the command on each with NODE_RANK, MASTER_ADDR, MASTER_PORT")
-    _add(parser, "strategy", one_of(STRATEGIES, what="strategy"), "NAME", "ddp: each process has the whole model")
 
 
 def _add(parser: OneLineParser, name: str, kind: Callable[[object], object] | type, metavar: str, text: str) -> None:

@@ -1,38 +1,66 @@
-"""Generated sets of points in the plane, where the density of a point depends on the others."""
+"""Generated points of the plane, alone and in sets, where the density of a point depends on the others."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from invattn.experiments.kit.data.dequantise import LARGEST_BITS, counter_uniform
 
+POINTS, DIMENSIONS = 32, 2
+"""Of a set."""
+
+CENTRES = 3
+CENTRE_SPREAD, POINT_SPREAD = 2.0, 0.15
+
 _QUADRATURE = 512
 
 
-class PlanePoints(ABC):
-    """Points of a distribution in the plane; point number i is a function of the seed and of i alone.
+class Generated(ABC):
+    """Samples of a distribution; number i is a function of the seed and of i alone, whatever the batch and the order.
 
     Args:
-        seed: Decides every point.
+        seed: Decides every sample.
+
+    Attributes:
+        event_shape: Of one sample.
+        origin: Where the samples come from, in words.
     """
+
+    event_shape: ClassVar[tuple[int, ...]]
+    origin: ClassVar[str]
 
     def __init__(self, *, seed: int) -> None:
         self._seed = seed
 
+    @abstractmethod
     def __call__(self, index: Tensor, epoch: int = 0) -> Tensor:
-        """Return points with shape (B, 2), float32.
+        """Return float32 samples with shape (B, *event) of their numbers, shape (B,), at least 0, in any epoch."""
 
-        Args:
-            index: Numbers of the points, shape (B,), at least 0.
-            epoch: Ignored: a point is the same in every epoch.
-        """
+    @classmethod
+    @abstractmethod
+    def references(cls, test: Tensor) -> dict[str, float]:
+        """Return -log p(x) / d of other densities at test samples with shape (n, *event), in nats per dimension."""
+
+
+class PlanePoints(Generated):
+    """Points of a distribution in the plane."""
+
+    event_shape = (2,)
+    origin = "generated points in the plane"
+
+    def __call__(self, index: Tensor, epoch: int = 0) -> Tensor:
         uniform = counter_uniform(index, seed=self._seed, step=0, count=4, bits=LARGEST_BITS)
         return self._place(uniform).float()
+
+    @classmethod
+    def references(cls, test: Tensor) -> dict[str, float]:
+        return {"True density": -float(cls.log_density(test).mean()) / 2}
 
     @abstractmethod
     def _place(self, uniform: Tensor) -> Tensor:
@@ -105,21 +133,6 @@ class Checkerboard(PlanePoints):
         return torch.where(inside, -math.log(8.0), -math.inf).double()
 
 
-_CLASSES: Mapping[str, Callable[..., PlanePoints]] = {
-    "two-moons": TwoMoons,
-    "8-gaussians": EightGaussians,
-    "checkerboard": Checkerboard,
-}
-
-PLANE = tuple(_CLASSES)
-"""The names of the distributions."""
-
-
-def plane_points(name: str, *, seed: int) -> PlanePoints:
-    """Return the points of a distribution of ``PLANE``, decided by a seed."""
-    return _CLASSES[name](seed=seed)
-
-
 def _normal(uniform: Tensor) -> Tensor:
     """Turn uniform pairs, shape (B, 2), into standard normal ones (Box and Muller)."""
     radius = (-2 * (1 - uniform[:, 0]).log()).sqrt()
@@ -135,32 +148,27 @@ def _mixture(points: Tensor, centres: Tensor, spread: float) -> Tensor:
     return mean
 
 
-POINTS, DIMENSIONS = 32, 2
-CENTRES = 3
-CENTRE_SPREAD, POINT_SPREAD = 2.0, 0.15
-
-
-class PointSets:
+class PointSets(Generated):
     """Sets of 32 points: three centres from N(0, 2^2 I), each point near one of them at random, N(centre, 0.15^2 I).
 
-    Set number i is a function of the seed and of i alone, whatever the batch and the order of calls: there are as
-    many sets as a run asks for.
-
-    Args:
-        seed: Decides every set; consecutive seeds share sets, so take one from ``derive_seed`` or the like.
+    There are as many as a run asks for. Consecutive seeds share sets: take one from ``derive_seed`` or the like.
     """
 
-    def __init__(self, *, seed: int) -> None:
-        self._seed = seed
+    event_shape = (POINTS, DIMENSIONS)
+    origin = (
+        f"generated: {POINTS} points in the plane around {CENTRES} centres from N(0, {CENTRE_SPREAD:g}^2 I), "
+        f"each from N(centre, {POINT_SPREAD:g}^2 I)"
+    )
 
     def __call__(self, index: Tensor, epoch: int = 0) -> Tensor:
-        """Return sets with shape (B, 32, 2), float32.
-
-        Args:
-            index: Numbers of the sets, shape (B,), at least 0.
-            epoch: Ignored: a set is the same in every epoch.
-        """
         return torch.stack([self._one(number) for number in index.tolist()])
+
+    @classmethod
+    def references(cls, test: Tensor) -> dict[str, float]:
+        return {
+            "Limit of any model whose points are independent": pointwise_limit(),
+            "True density, clusters apart (approximate)": approximate_optimum(),
+        }
 
     def _one(self, number: int) -> Tensor:
         generator = torch.Generator().manual_seed((self._seed + number) % 2**63)
@@ -191,3 +199,15 @@ def approximate_optimum() -> float:
     centre = sum(p * 0.5 * math.log1p(n * ratio) for p, n in zip(chance, sizes, strict=True))
     owners = POINTS * math.log(CENTRES) - math.log(math.factorial(CENTRES))
     return (inner + DIMENSIONS * CENTRES * centre + owners) / (POINTS * DIMENSIONS)
+
+
+GENERATED: Mapping[str, type[Generated]] = {
+    "sets": PointSets,
+    "two-moons": TwoMoons,
+    "8-gaussians": EightGaussians,
+    "checkerboard": Checkerboard,
+}
+"""Name -> distribution."""
+
+PLANE = tuple(name for name, kind in GENERATED.items() if issubclass(kind, PlanePoints))
+"""The names of those in the plane."""

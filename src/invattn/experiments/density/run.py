@@ -23,8 +23,9 @@ from invattn.experiments.density.likelihood import LikelihoodReport
 from invattn.experiments.density.measure import inputs_of_test, measure
 from invattn.experiments.density.record import DensityRecord, DensityResult
 from invattn.experiments.density.stored import DATA_FILE
-from invattn.experiments.density.train import train_flow
+from invattn.experiments.density.training import train_flow
 from invattn.experiments.kit.arrays import Arrays, write_arrays
+from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.progress import Progress
 from invattn.experiments.kit.run import check_output, make_folder
 from invattn.experiments.kit.training.companions import on_processes
@@ -115,16 +116,15 @@ def open_data(config: DensityConfig) -> DensityData:
     """
     if config.family != "images":
         return GeneratedData(config.data, test_size=config.test_size, seed=config.seed)
-    images = open_images(
+    request = ImageRequest(
         config.data,
         data_root=config.data_root,
-        image_size=config.image_size,
         train_size=config.train_size,
         test_size=config.test_size,
-        flips=config.flips,
+        image_size=config.image_size,
         seed=config.seed,
     )
-    return replace(images, learned=config.dequantisation == "variational")
+    return open_images(request, flips=config.flips, learned=config.dequantisation == "variational")
 
 
 def with_steps(config: DensityConfig, data: DensityData) -> DensityConfig:

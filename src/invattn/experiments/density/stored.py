@@ -10,6 +10,7 @@ from invattn._errors import DataError
 from invattn._files import read_json
 from invattn.bijections import Composed
 from invattn.experiments.density.data import DequantisedData, open_images
+from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.flows import Flow
 from invattn.hub import FlowConfig, load_flow
 
@@ -72,15 +73,15 @@ class StoredData:
         return data if seed is None else replace(data, seed=seed)
 
     def _open(self, name: str, data_root: Path | None, image_size: int, test_size: int) -> DequantisedData:
-        return open_images(
+        request = ImageRequest(
             name,
             data_root=data_root,
-            image_size=image_size,
             train_size=self.number("train_size"),
             test_size=test_size,
-            flips=False,
+            image_size=image_size,
             seed=self.number("seed"),
         )
+        return open_images(request, flips=False)
 
     def number(self, key: str) -> int:
         """Return a whole number, the usual one where the file does not say.

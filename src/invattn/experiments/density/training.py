@@ -1,60 +1,40 @@
-"""What TensorBoard shows of a training while it runs."""
+"""Training of one flow: maximum likelihood as Lightning sees it, and a training from first weights to averaged ones."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from invattn._errors import ConvergenceError
-from invattn.bijections import Bijection, ResidualBijection
-from invattn.experiments.kit.training.loader import Batch, derive_seed
+from invattn.bijections import Bijection, Composed, ResidualBijection, initialize
+from invattn.experiments.density.cells import DensityCell
+from invattn.experiments.density.data import FITTED, NATS, DequantisedData, Unit
+from invattn.experiments.density.figures import SHOWN
+from invattn.experiments.density.measure import unmeasured, whole_valued
+from invattn.experiments.density.record import DensityResult
+from invattn.experiments.density.sampling import sample_sets
+from invattn.experiments.kit.progress import Progress
+from invattn.experiments.kit.training.event_log import EventLog
+from invattn.experiments.kit.training.fit import fit
+from invattn.experiments.kit.training.loader import Batch, ResumableLoader, derive_seed
+from invattn.experiments.kit.training.machines import Worker
 from invattn.experiments.kit.training.module import NonFiniteLoss, ResumableModule, first_text
 from invattn.experiments.kit.training.optimisation import Optimisation
 from invattn.flows import Dequantised, Flow
+from invattn.logdet import PowerSeries
 
-
-@dataclass(frozen=True)
-class Unit:
-    """scale * l + offset, where l is -log p(x) / d in nats per dimension.
-
-    Attributes:
-        name: As it is shown, such as ``bits/dim``.
-        scale: How many of the unit a nat is.
-        offset: What it adds, in the unit, where the data were scaled before.
-    """
-
-    name: str
-    scale: float = 1.0
-    offset: float = 0.0
-
-    def of(self, nats: float) -> float:
-        """Return a value in nats per dimension in this unit."""
-        return self.scale * nats + self.offset
-
-
-NATS = Unit("nats/dim")
-
-
-def bits(*, levels: int = 1) -> Unit:
-    """Return bits per dimension of data with whole values, which the flow sees divided by ``levels``.
-
-    p(x) = p(x / levels) / levels^d, so that every dimension costs log2(levels) more bits.
-
-    Args:
-        levels: Number of grey levels, such as 256; 1 where data were not scaled.
-    """
-    return Unit("bits/dim", scale=1 / math.log(2), offset=math.log2(levels))
+_REACH = 6.5  # points are shown where both coordinates lie within this distance of 0
+_PANEL = 96
+_WHITE, _BLUE = (255, 255, 255), (31, 119, 180)
 
 
 class MaximumLikelihood(ResumableModule):
@@ -74,7 +54,6 @@ class MaximumLikelihood(ResumableModule):
     Attributes:
         average: The flow with averaged weights: the one to evaluate.
         unit: Of the loss that is shown.
-        learning_rate: Of the last step.
         gradient_norm: Norm of the last gradient, before it was clipped.
     """
 
@@ -88,10 +67,8 @@ class MaximumLikelihood(ResumableModule):
         run_key: str = "",
     ) -> None:
         super().__init__(run_key=run_key)
-        self.flow = flow
-        self.average = copy.deepcopy(flow).requires_grad_(False)
-        self.unit = unit
-        self.learning_rate = self.gradient_norm = 0.0
+        self.flow, self.average = flow, copy.deepcopy(flow).requires_grad_(False)
+        self.unit, self.gradient_norm = unit, 0.0
         self._optimisation, self._seed = optimisation, seed
 
     @property
@@ -103,6 +80,11 @@ class MaximumLikelihood(ResumableModule):
     def note(self) -> str:
         recent = self.step_losses[-10:]
         return f"{self.unit.of(sum(recent) / len(recent)):.3f} {self.unit.name}"
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        loss = {f"loss/{self.unit.name.replace('/', '_per_')}": self.unit.of(self.step_losses[-1])}
+        return loss | {"learning_rate": self.learning_rate, "gradient_norm": self.gradient_norm}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean of -log p(x) / d over a batch.
@@ -142,15 +124,13 @@ class MaximumLikelihood(ResumableModule):
         parameters = [value for value in self.flow.parameters() if value.grad is not None]
         norm = nn.utils.get_total_norm([value.grad for value in parameters if value.grad is not None])
         if not _is_finite(norm):
-            bad = [name for name, value in self.flow.named_parameters() if not _is_finite(value.grad)]
-            part = f"the gradient of {bad[0]}" if bad else "the norm of the gradient"
-            raise NonFiniteLoss(len(self.step_losses) - 1, part=part)
+            self.check_gradient(self.flow)
+            raise NonFiniteLoss(len(self.step_losses) - 1, part="the norm of the gradient")
         self.gradient_norm = float(norm)
         nn.utils.clip_grads_with_norm_(parameters, self._optimisation.clip, norm)
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Make the step, then update the average: before any callback can save a state in between."""
-        self.learning_rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         super().optimizer_step(*arguments, **options)
         self._optimisation.average(self.average, self.flow, step=len(self.step_losses))
 
@@ -159,10 +139,7 @@ class MaximumLikelihood(ResumableModule):
 def seeded_probes(seed: int, step: int, *, near: Tensor | None = None) -> Iterator[None]:
     """Draw from torch's default generators as a function of (seed, step) inside the block; leave them as they were.
 
-    Args:
-        seed: Of the training.
-        step: The step.
-        near: A tensor on the device whose generator is used too; None for the CPU alone.
+    The generator of the device of ``near`` is one of them; None: that of the CPU alone.
     """
     devices = [near.device] if near is not None and near.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -172,12 +149,7 @@ def seeded_probes(seed: int, step: int, *, near: Tensor | None = None) -> Iterat
 
 @torch.no_grad()
 def first_non_finite(bijection: Bijection, x: Tensor) -> str:
-    """Return which part of a map first gives a value that is not finite, in words; empty if none does.
-
-    Args:
-        bijection: The map; the parts of a chain are tried one after another.
-        x: The batch at which it happens.
-    """
+    """Return which part of a map first gives a value that is not finite at a batch, in words; empty if none does."""
     if not _is_finite(x):
         return "the data"
     for number, part in enumerate(bijection.parts()):
@@ -188,75 +160,156 @@ def first_non_finite(bijection: Bijection, x: Tensor) -> str:
     return ""
 
 
-def _is_finite(value: Tensor | None) -> bool:
-    return value is None or bool(value.isfinite().all())
+def _is_finite(value: Tensor) -> bool:
+    return bool(value.isfinite().all())
 
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
-Picture = NDArray[np.uint8]
-"""Red, green and blue with shape (H, W, 3)."""
-
-
-class EventLog(Callback):
-    """Logs loss, learning rate and gradient norm of every step, and samples of the averaged flow every so many steps.
-
-    A resumed training appends to the folder, and what an interrupted one logged after its last save is dropped. The
-    training itself does not notice: its weights are the same with and without a log.
+def train_flow(cell: DensityCell, deadline: float, worker: Worker, progress: Progress) -> tuple[Flow, DensityResult]:
+    """Train one flow, in every process, and return it with averaged weights; its metrics are still to be measured.
 
     Args:
-        folder: Where TensorBoard reads; it is made if it is missing.
-        draw: Returns a picture of samples of a flow; it must draw from a generator of its own.
-        every: Steps between pictures, at least 1.
+        cell: The training.
+        deadline: When to stop, on the clock of ``time.monotonic``.
+        worker: This process.
+        progress: Is told every step.
+
+    Raises:
+        Interrupted: On Ctrl-C and at the deadline; the state is saved.
+        DataError: If the state to resume from is damaged or of another run.
     """
+    config = cell.config
+    module = MaximumLikelihood(
+        _trained(cell, started_flow(cell, worker)),
+        optimisation=config,
+        seed=derive_seed(cell.seed, "likelihood"),
+        unit=cell.data.unit,
+        run_key=cell.key,
+    )
+    outcome = fit(
+        module,
+        _loader(cell, worker),
+        checkpoint=cell.file("ckpt"),
+        resume=config.resume,
+        progress=progress,
+        task=f"train {cell.name}",
+        save_interval=60 * config.checkpoint_minutes,
+        worker=worker,
+        precision=config.precision,
+        callbacks=_event_log(cell, module, worker),
+        deadline=deadline,
+    )
+    extra = {"stopped_at": outcome.stopped_at, "stopped_in": outcome.stopped_in or None, "attention": cell.attention}
+    flow = module.averaged_flow.eval()
+    result = unmeasured(cell.variant, flow, seed=cell.seed, unit=cell.data.unit)
+    return flow, replace(
+        result,
+        refused=outcome.stop_reason,
+        cpu_seconds=outcome.cpu_seconds,
+        train_loss=[cell.data.unit.of(loss) for loss in module.step_losses],
+        extra=extra | {"recipe": cell.recipe, "repeat": cell.repeat, "train_seconds": outcome.seconds},
+    )
 
-    def __init__(self, folder: Path, *, draw: Callable[[Flow], Picture], every: int) -> None:
-        if every < 1:
-            raise ValueError(f"every must be at least 1; got {every}.")
-        self._folder, self._draw, self._every = folder, draw, every
-        self._writer: SummaryWriter | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the log where the training starts or continues."""
-        from torch.utils.tensorboard import SummaryWriter
+def started_flow(cell: DensityCell, worker: Worker) -> Flow:
+    """Return the flow before its first step: weights drawn from the seed, data-dependent layers started from data.
 
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._writer = SummaryWriter(str(self._folder), purge_step=trainer.global_step + 1)
+    Where a state is resumed, it holds those layers as they were started, and nothing is fitted once more.
+    """
+    config, seed = cell.config, cell.seed
+    used = cell.data.train_size(steps=config.steps, batch_size=config.batch_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "model"))
+        bijection = cell.model_config.build_with(PowerSeries(terms=config.terms, shard=worker.shard))
+        if not (config.resume and cell.file("ckpt").exists()):
+            start_from_data(bijection, cell.data.first(seed=seed, used=used))
+    return cell.model_config.distribution(bijection)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Log the step."""
-        assert isinstance(pl_module, MaximumLikelihood)
-        step, unit = trainer.global_step, pl_module.unit
-        self._scalar(f"loss/{unit.name.replace('/', '_per_')}", unit.of(pl_module.step_losses[-1]), step)
-        self._scalar("learning_rate", pl_module.learning_rate, step)
-        self._scalar("gradient_norm", pl_module.gradient_norm, step)
-        if step % self._every == 0:
-            self._samples(pl_module.averaged_flow, step)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the log."""
-        self._close()
+def _trained(cell: DensityCell, flow: Flow) -> Flow | Dequantised:
+    """Return what is trained: the flow, or where noise is learned the distribution of whole grey levels."""
+    if isinstance(cell.data, DequantisedData) and cell.data.learned:
+        return whole_valued(flow, levels=cell.data.levels)
+    return flow
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Close the log."""
-        self._close()
 
-    def _scalar(self, name: str, value: float, step: int) -> None:
-        if self._writer is not None:
-            self._writer.add_scalar(name, value, step)
+def start_from_data(chain: Composed, x: Tensor) -> None:
+    """Start the layers before the first residual block from all samples, the others from the first ``FITTED``.
 
-    def _samples(self, flow: Flow, step: int) -> None:
-        try:
-            picture = self._draw(flow)
-        except ConvergenceError:
-            return  # an uncertified flow may have no inverse there; that is reported after training
-        if self._writer is not None:
-            self._writer.add_image("samples", picture, step, dataformats="HWC")
+    The layers at the front, such as whitening, may need many samples and are cheap; to send so many through a whole
+    flow would need too much memory.
+    """
+    parts = chain.parts()
+    closed = [not any(isinstance(inner, ResidualBijection) for inner in part.modules()) for part in parts]
+    front = parts[: (*closed, False).index(False)]
+    if front:
+        initialize(Composed(front), x)
+    initialize(chain, x[:FITTED])
 
-    def _close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        self._writer = None
+
+def _event_log(cell: DensityCell, module: MaximumLikelihood, worker: Worker) -> list[EventLog]:
+    """Return the log of a training, which the first process alone writes, if there is to be one."""
+    if not (worker.leads and cell.config.log_every):
+        return []
+    folder, seed = cell.config.output / "tensorboard" / cell.name, derive_seed(cell.seed, "logged samples")
+    every = cell.config.log_every
+    return [EventLog(folder, draw=lambda: sample_picture(module.averaged_flow, seed=seed), name="samples", every=every)]
+
+
+def _loader(cell: DensityCell, worker: Worker) -> ResumableLoader:
+    config, seed = cell.config, cell.seed
+    samples = cell.data.train_size(steps=config.steps, batch_size=config.batch_size)
+    return ResumableLoader(
+        cell.data.training(seed=seed),
+        num_samples=samples,
+        batch_size=config.batch_size,
+        epochs=math.ceil(config.steps / (samples // config.batch_size)),
+        seed=derive_seed(seed, "order"),
+        rank=worker.rank,
+        world_size=worker.world_size,
+        steps=config.steps,
+    )
+
+
+def sample_picture(flow: Flow, *, seed: int) -> NDArray[np.uint8] | None:
+    """Return samples as a picture, shape (3, H, W): images side by side, points of the plane or of each set as dots.
+
+    None where a sample has no inverse, as an uncertified flow may not have one yet: that is reported after training.
+    """
+    try:
+        samples = sample_sets(flow, SHOWN, seed=seed)
+    except ConvergenceError:
+        return None
+    if samples.dim() == 4:
+        return picture_of_images(samples)
+    return picture_of_sets(samples if samples.dim() == 3 else samples[None])
+
+
+def picture_of_images(images: Tensor) -> NDArray[np.uint8]:
+    """Return images with shape (n, 1 or 3, H, W) side by side, shape (3, H, n (W + 1) - 1).
+
+    They lie in [-0.5, 0.5); what lies outside is clipped.
+    """
+    levels = (256 * (images.detach().cpu().double().nan_to_num() + 0.5)).floor().clamp(0, 255)
+    return _side_by_side(levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy().astype(np.uint8))
+
+
+def picture_of_sets(sets: Tensor) -> NDArray[np.uint8]:
+    """Return sets of points, shape (n, N, 2), side by side as dots, shape (3, 96, 97 n - 1).
+
+    The second coordinate goes upwards; points that are far away or not finite are left out.
+    """
+    panels = []
+    for points in sets.detach().cpu().double().numpy():
+        panel = np.full((_PANEL, _PANEL, 3), _WHITE, dtype=np.uint8)
+        inside = points[np.abs(points).max(axis=1) < _REACH]
+        columns, rows = ((inside / _REACH + 1) / 2 * (_PANEL - 1)).astype(np.int64).T
+        for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            panel[_PANEL - 2 - rows + down, columns + right] = _BLUE
+        panels.append(panel)
+    return _side_by_side(panels)
+
+
+def _side_by_side(panels: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Put panels with shape (H, W, 3) into one row, a black line between them, colours first."""
+    framed = [np.pad(panel, ((0, 0), (0, 1), (0, 0))) for panel in panels]
+    return np.concatenate(framed, axis=1)[:, :-1].transpose(2, 0, 1)

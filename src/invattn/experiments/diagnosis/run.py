@@ -17,6 +17,7 @@ from invattn.experiments.diagnosis.config import DiagnosisConfig as DiagnosisCon
 from invattn.experiments.diagnosis.record import DiagnosedImage, DiagnosisRecord
 from invattn.experiments.kit.arrays import Arrays, write_arrays
 from invattn.experiments.kit.data.dequantise import DequantisedImages, to_pixels
+from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import ImageData, load_reconstruction_data
 from invattn.experiments.kit.inversion import V_SCORE_THRESHOLD, InversionReport, clean_pixels, invert_images
 from invattn.experiments.kit.options import TEST_SIZE, TRAIN_SIZE
@@ -75,7 +76,7 @@ def run_diagnosis(config: DiagnosisConfig, progress: Progress) -> DiagnosisRecor
 
 
 def _load(config: DiagnosisConfig) -> ImageData:
-    return load_reconstruction_data(
+    request = ImageRequest(
         config.data,
         data_root=config.data_root,
         train_size=TRAIN_SIZE,
@@ -83,6 +84,7 @@ def _load(config: DiagnosisConfig) -> ImageData:
         image_size=config.pixels(),
         seed=config.seed,
     )
+    return load_reconstruction_data(request)
 
 
 def _describe(loaded: LoadedModel[ModelConfig]) -> dict[str, Any]:

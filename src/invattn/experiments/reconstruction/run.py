@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from invattn._files import write_json
+from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import ImageData, load_reconstruction_data
 from invattn.experiments.kit.progress import Progress
 from invattn.experiments.kit.run import check_output, library_versions, make_folder
@@ -80,7 +81,7 @@ def run_variants(config: ReconstructionConfig, variants: Sequence[Variant], prog
 
 
 def _load(config: ReconstructionConfig) -> ImageData:
-    return load_reconstruction_data(
+    request = ImageRequest(
         config.data,
         data_root=config.data_root,
         train_size=config.train_size,
@@ -88,6 +89,7 @@ def _load(config: ReconstructionConfig) -> ImageData:
         image_size=config.pixels(),
         seed=config.seed,
     )
+    return load_reconstruction_data(request)
 
 
 def _result(cell: Cell, finished: CellResult | None, work: Workload, progress: Progress) -> CellResult:

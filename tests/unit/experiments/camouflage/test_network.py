@@ -14,7 +14,6 @@ from invattn.cli.main import main
 from invattn.experiments.camouflage.backbone import load_backbone_weights
 from invattn.experiments.camouflage.network import (
     RATES,
-    CamouflageArchitecture,
     CamouflageNetwork,
     DilatedReduction,
     NetworkConfig,
@@ -27,7 +26,7 @@ from invattn.recipes import make_recipe
 
 def network(kind: str = "embedded_gaussian", recipe: str = "certified", backbone: str = "small") -> CamouflageNetwork:
     form = None if kind == "none" else make_recipe(recipe)
-    return CamouflageArchitecture(kind=kind, recipe=form, backbone=backbone).network()
+    return NetworkConfig(kind=kind, recipe=form, backbone=backbone).build()
 
 
 @pytest.mark.parametrize("sides", [(352, 352), (353, 353), (97, 97), (97, 130)])
@@ -151,8 +150,8 @@ def test_wrong_inputs_are_refused() -> None:
     with pytest.raises(ValueError, match=r"must have shape \(B, 3, H, W\)"):
         network("none")(torch.rand(1, 1, 64, 64))
     with pytest.raises(ValueError, match="unknown attention"):
-        CamouflageArchitecture(kind="gausian", recipe=make_recipe("paper"))
+        NetworkConfig(kind="gausian", recipe=make_recipe("paper"))
     with pytest.raises(ValueError, match="unknown backbone"):
-        CamouflageArchitecture(kind="none", recipe=None, backbone="vgg")
+        NetworkConfig(kind="none", recipe=None, backbone="vgg")
     with pytest.raises(ValueError, match="goes with"):
-        CamouflageArchitecture(kind="none", recipe=make_recipe("paper"))
+        NetworkConfig(kind="none", recipe=make_recipe("paper"))

@@ -11,6 +11,7 @@ import torch
 from invattn._errors import DataError
 from invattn.experiments.density.images import box_resize, face_square, flip_half, grey_levels, load_density_images
 from invattn.experiments.kit.data.pixels import read_picture
+from invattn.experiments.kit.data.reading import ImageRequest
 
 Writer = Callable[..., Path]
 
@@ -35,7 +36,9 @@ def test_celeba_is_cut_reduced_and_split_by_name(write_image: Writer, tmp_path: 
     paths = [
         write_image(f"{number:06d}.jpg", folder="img_align_celeba", height=109, width=89) for number in range(1, 8)
     ]
-    data = load_density_images("celeba", data_root=tmp_path, train_size=4, test_size=2, image_size=16, seed=0)
+    data = load_density_images(
+        ImageRequest("celeba", data_root=tmp_path, train_size=4, test_size=2, image_size=16, seed=0)
+    )
     expected = [box_resize(face_square(read_picture(path).pixels), side=16) for path in paths]
     assert torch.equal(data.train, torch.stack(expected[:4]))
     assert torch.equal(data.test, torch.stack(expected[-2:]))
@@ -47,22 +50,22 @@ def test_lossy_files_of_a_folder_are_noted(write_image: Writer, tmp_path: Path) 
     for number in range(3):
         write_image(f"{number}.png", height=8, width=8)
     lossless = load_density_images(
-        str(tmp_path / "images"), data_root=None, train_size=2, test_size=1, image_size=8, seed=0
+        ImageRequest(str(tmp_path / "images"), data_root=None, train_size=2, test_size=1, image_size=8, seed=0)
     )
     assert not any("JPEG" in note for note in lossless.notes)
     write_image("3.jpg", height=8, width=8)
     mixed = load_density_images(
-        str(tmp_path / "images"), data_root=None, train_size=2, test_size=1, image_size=8, seed=0
+        ImageRequest(str(tmp_path / "images"), data_root=None, train_size=2, test_size=1, image_size=8, seed=0)
     )
     assert any(note.startswith("1 of 4 files are JPEG") for note in mixed.notes)
 
 
 def test_digits_have_their_own_size_and_levels() -> None:
-    data = load_density_images("digits", data_root=None, train_size=5, test_size=4, image_size=8, seed=0)
+    data = load_density_images(ImageRequest("digits", data_root=None, train_size=5, test_size=4, image_size=8, seed=0))
     assert data.train.shape == (5, 1, 8, 8)
     assert (grey_levels("digits"), grey_levels("cifar10"), grey_levels("a/folder")) == (17, 256, 256)
     with pytest.raises(DataError, match="8 x 8 pixels; got --image-size 16"):
-        load_density_images("digits", data_root=None, train_size=5, test_size=4, image_size=16, seed=0)
+        load_density_images(ImageRequest("digits", data_root=None, train_size=5, test_size=4, image_size=16, seed=0))
 
 
 def test_half_of_the_images_are_mirrored_as_seed_epoch_and_number_say() -> None:

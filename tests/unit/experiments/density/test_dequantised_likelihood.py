@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from invattn.bijections import ActNorm, Composed, initialize
-from invattn.experiments.density.training import MaximumLikelihood, bits
+from invattn.experiments.density.data import bits
+from invattn.experiments.density.training import MaximumLikelihood
 from invattn.experiments.kit.progress import SilentProgress
 from invattn.experiments.kit.training.fit import fit
 from invattn.experiments.kit.training.loader import ResumableLoader

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
 from invattn._errors import ConvergenceError
 from invattn.bijections import initialize
 from invattn.experiments.density.points import PointSets
-from invattn.experiments.density.sampling import sample_sets
-from invattn.experiments.density.train import picture_of_sets
-from invattn.experiments.density.training import EventLog, MaximumLikelihood, Picture
+from invattn.experiments.density.training import SHOWN, MaximumLikelihood, picture_of_sets, sample_picture
 from invattn.experiments.kit.progress import SilentProgress
+from invattn.experiments.kit.training.event_log import EventLog
 from invattn.experiments.kit.training.fit import fit
 from invattn.experiments.kit.training.interruption import Interrupted
 from invattn.experiments.kit.training.loader import ResumableLoader
@@ -40,17 +40,16 @@ class Stopper(SilentProgress):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def draw(flow: Flow) -> Picture:
-    return picture_of_sets(sample_sets(flow, 2, seed=1))
-
-
 def train(folder: Path, *, log: bool = True, stop: int = -1, resume: bool = False) -> MaximumLikelihood:
     torch.manual_seed(0)
     chain = token_flow(2, attention="gaussian", blocks=1, attention_layers=1, hidden_channels=(4,))
     initialize(chain, PointSets(seed=9)(torch.arange(16)))
     module = MaximumLikelihood(Flow(chain, StandardNormal((32, 2))), optimisation=Optimisation(steps=STEPS, warm_up=2))
     loader = ResumableLoader(PointSets(seed=1), num_samples=STEPS * BATCH, batch_size=BATCH, epochs=1, seed=1)
-    callbacks = [EventLog(folder / "log", draw=draw, every=2)] if log else []
+    log_of_module = EventLog(
+        folder / "log", draw=lambda: sample_picture(module.averaged_flow, seed=1), name="samples", every=2
+    )
+    callbacks = [log_of_module] if log else []
     state, progress = folder / "state.ckpt", Stopper(stop)
     fit(module, loader, checkpoint=state, resume=resume, progress=progress, callbacks=callbacks, save_interval=1e9)
     return module
@@ -73,7 +72,7 @@ def test_the_log_holds_every_step_and_pictures(tmp_path: Path) -> None:
     assert 0 < rates[-1] < 0.001
     assert all(event.value > 0 for event in found.Scalars("gradient_norm"))
     assert [event.step for event in found.Images("samples")] == [2, 4, 6]
-    assert (found.Images("samples")[0].height, found.Images("samples")[0].width) == (96, 193)
+    assert (found.Images("samples")[0].height, found.Images("samples")[0].width) == (96, 97 * SHOWN - 1)
 
 
 def test_training_does_not_notice_the_log(tmp_path: Path) -> None:
@@ -99,10 +98,10 @@ def test_resuming_appends_and_drops_what_was_after_the_last_save(tmp_path: Path)
 
 
 def test_a_flow_that_cannot_be_inverted_yet_has_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(flow: Flow) -> Picture:
+    def fail(flow: Flow, count: int, *, seed: int) -> Tensor:
         raise ConvergenceError("no inverse")
 
-    monkeypatch.setitem(globals(), "draw", fail)
+    monkeypatch.setattr("invattn.experiments.density.training.sample_sets", fail)
     module = train(tmp_path)
     assert len(module.step_losses) == STEPS
     assert events(tmp_path).Tags()["images"] == []
@@ -111,8 +110,8 @@ def test_a_flow_that_cannot_be_inverted_yet_has_no_picture(tmp_path: Path, monke
 def test_sets_become_dots_where_their_points_are() -> None:
     corner = torch.tensor([[[6.4, 6.4], [99.0, 0.0], [float("nan"), 0.0]], [[-6.4, -6.4], [0.0, -99.0], [99.0, 99.0]]])
     picture = picture_of_sets(corner)
-    assert picture.shape == (96, 193, 3)
-    rows, columns = np.nonzero((picture == (31, 119, 180)).all(axis=2))
+    assert picture.shape == (3, 96, 193)
+    rows, columns = np.nonzero((picture.transpose(1, 2, 0) == (31, 119, 180)).all(axis=2))
     assert len(rows) == 8
     assert rows[columns < 96].max() <= 2
     assert columns[columns < 96].min() >= 93
@@ -122,4 +121,4 @@ def test_sets_become_dots_where_their_points_are() -> None:
 
 def test_pictures_need_a_positive_distance(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="every must be at least 1; got 0"):
-        EventLog(tmp_path, draw=draw, every=0)
+        EventLog(tmp_path, draw=lambda: None, name="samples", every=0)

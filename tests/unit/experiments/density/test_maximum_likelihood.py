@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from invattn._errors import DataError
 from invattn.bijections import initialize
+from invattn.experiments.density.data import bits
 from invattn.experiments.density.points import PointSets
-from invattn.experiments.density.training import MaximumLikelihood, bits, seeded_probes
+from invattn.experiments.density.training import MaximumLikelihood, seeded_probes
 from invattn.experiments.kit.progress import SilentProgress as Silent
 from invattn.experiments.kit.training.checkpoint import AtomicCheckpointIO
 from invattn.experiments.kit.training.fit import FitResult, fit

@@ -6,11 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from invattn.experiments.density.points import PLANE, plane_points
+from invattn.experiments.density.points import GENERATED, PLANE, PlanePoints
 
 SIDE = 5.0
 CELLS = 10
 FINE = 12
+
+
+def plane_points(name: str, *, seed: int) -> PlanePoints:
+    found = GENERATED[name](seed=seed)
+    assert isinstance(found, PlanePoints)
+    return found
 
 
 def grid(cells: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch.distributions import MultivariateNormal
 from invattn.experiments.density.data import DequantisedData, open_images
 from invattn.experiments.density.images import load_density_images
 from invattn.experiments.density.references import coded_bits, full_covariance, image_references
+from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import ImageData
 
 
@@ -65,14 +66,18 @@ def test_small_images_are_not_coded_and_large_ones_get_no_covariance() -> None:
 
 
 def test_the_digits_have_the_gaussian_of_the_design() -> None:
-    data = open_images("digits", data_root=None, image_size=8, train_size=1500, test_size=297, flips=False, seed=0)
+    data = open_images(
+        ImageRequest("digits", data_root=None, image_size=8, train_size=1500, test_size=297, seed=0), flips=False
+    )
     value = next(iter(data.references().values()))
     assert value == pytest.approx(2.949, abs=0.02)  # another draw of the noise moves it by less than 0.01
 
 
 @pytest.mark.slow
 def test_faces_have_the_gaussian_of_the_design(real_data: Path) -> None:
-    images = load_density_images("celeba", data_root=real_data, train_size=7000, test_size=500, image_size=16, seed=0)
+    images = load_density_images(
+        ImageRequest("celeba", data_root=real_data, train_size=7000, test_size=500, image_size=16, seed=0)
+    )
     data = DequantisedData(images, levels=256, flips=True, seed=0)
     assert full_covariance(images.train, 256 * (data.test().double() + 0.5), flips=True)[1] == pytest.approx(
         5.038, abs=0.01

@@ -17,9 +17,10 @@ from invattn._files import write_json
 from invattn.bijections import initialize
 from invattn.cli.main import main
 from invattn.experiments.density.data import open_images
-from invattn.experiments.density.digits import load_digits
+from invattn.experiments.density.images import load_density_images
 from invattn.experiments.density.samples import SampleOptions, sample_images
 from invattn.experiments.density.stored import read_stored_data
+from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.progress import SilentProgress
 from invattn.hub import ImageFlowConfig, load_flow, save_model
 from invattn.solvers import Picard
@@ -39,7 +40,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = ImageFlowConfig(image_shape=(1, 8, 8), blocks=(1, 1), hidden_channels=4, attention="dot_product")
     made = config.build()
-    data = open_images("digits", data_root=None, image_size=8, train_size=60, test_size=20, flips=False, seed=0)
+    data = open_images(
+        ImageRequest("digits", data_root=None, image_size=8, train_size=60, test_size=20, seed=0), flips=False
+    )
     initialize(made, data.test())
     path = tmp_path_factory.mktemp("model") / "dot_product-certified"
     save_model(made.eval(), path, config=config)
@@ -76,7 +79,8 @@ def test_samples_are_written_with_everything_asked_for(folder: Path, tmp_path: P
     with np.load(output / "artifacts" / "dot_product-certified.npz") as arrays:
         assert arrays["walk_images"].shape == (8, 11, 8, 8, 3)
         assert arrays["nearest_images"].shape == (6, 3, 8, 8, 3)
-        train = load_digits(train_size=60, test_size=1)[0]
+        wanted = ImageRequest("digits", data_root=None, train_size=60, test_size=1, image_size=8, seed=0)
+        train = load_density_images(wanted).train
         shown = (arrays["nearest_images"][0, 0, ..., 0] * (16.0 / 255)).round()
         assert any(np.array_equal(shown, image[0].numpy()) for image in train), "a training image, to the grey level"
 

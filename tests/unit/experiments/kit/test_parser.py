@@ -52,7 +52,7 @@ def error_line(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("density train --lr abc --output x", "--lr: expected a number above 0; got 'abc'."),
         ("density train --averaging 1 --output x", "--averaging: expected a number, at least 0 and below 1; got '1'."),
         ("density train --accelerator tpu --output x", "--accelerator: unknown accelerator 'tpu'. Did you mean 'gpu'?"),
-        ("density train --strategy fsdp --output x", "--strategy: unknown strategy 'fsdp'. Did you mean 'ddp'?"),
+        ("density train --precision fp23 --output x", "--precision: unknown precision 'fp23'. Did you mean 'fp32'?"),
         ("density train --devices 0 --output x", "--devices: expected a whole number, at least 1; got '0'."),
         ("density evaluate", "MODEL is required; see `invattn density evaluate --help`."),
         ("density evaluate m --test-siz 3", "unknown option --test-siz. Did you mean --test-size?"),
@@ -98,7 +98,7 @@ def test_wrong_configuration_file_is_one_line(
         ("steps: 0", "--steps: expected a whole number, at least 1; got 0."),
         ("lr: yes", "--lr: expected a number above 0; got True."),
         ("resume: 3", "--resume: expected true or false; got 3."),
-        ("strategy: fsdp", "--strategy: unknown strategy 'fsdp'. Did you mean 'ddp'? Known: ddp."),
+        ("precision: fp23", "--precision: unknown precision 'fp23'. Did you mean 'fp32'? Known: fp32, bf16."),
     ],
 )
 def test_wrong_configuration_file_of_a_command_within_a_command_is_one_line(

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from invattn import DataError
+from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import ImageData
 from invattn.experiments.kit.progress import SilentProgress
 from invattn.experiments.kit.training.interruption import Interrupted
@@ -53,8 +54,8 @@ def tiny_data() -> Iterator[None]:
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randint(0, 256, (TRAIN + TEST, 3, 12, 12), dtype=torch.uint8, generator=generator)
 
-    def load(name: str, **options: Any) -> ImageData:
-        return ImageData(name, pixels[:TRAIN], pixels[TRAIN:], "fingerprint", ("a note",), "12x12")
+    def load(request: ImageRequest) -> ImageData:
+        return ImageData(request.name, pixels[:TRAIN], pixels[TRAIN:], "fingerprint", ("a note",), "12x12")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reconstruction, "load_reconstruction_data", load)
@@ -216,7 +217,7 @@ def test_a_training_of_other_options_is_not_resumed(tmp_path: Path) -> None:
 def test_an_output_below_a_file_is_refused_before_the_data_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(name: str, **options: Any) -> ImageData:
+    def load(request: ImageRequest) -> ImageData:
         raise AssertionError("the data were read")
 
     monkeypatch.setattr(reconstruction, "load_reconstruction_data", load)
@@ -226,7 +227,7 @@ def test_an_output_below_a_file_is_refused_before_the_data_are_read(
 
 
 def test_bad_data_leave_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str, **options: Any) -> ImageData:
+    def load(request: ImageRequest) -> ImageData:
         raise DataError("bad data")
 
     monkeypatch.setattr(reconstruction, "load_reconstruction_data", load)

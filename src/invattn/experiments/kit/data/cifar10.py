@@ -9,20 +9,14 @@ import torch
 from torch import Tensor
 
 from invattn._errors import DataError
-from invattn.experiments.kit.data.reading import Pictures, brief, hold_out_last_quarter, pictures_of
+from invattn.experiments.kit.data.reading import ImageRequest, Pictures, brief, held_out, pictures_of
 
 _IMAGE_SHAPE = (3, 32, 32)
 _IMAGE_BYTES = 3072
 
 
 def read_batch(path: Path) -> Tensor:
-    """Read the images of one batch file of CIFAR-10.
-
-    Args:
-        path: a file such as `data_batch_1`, with any number of images.
-
-    Returns:
-        uint8, shape (n, 3, 32, 32).
+    """Read the images of a file such as `data_batch_1`, with any number of them: uint8, shape (n, 3, 32, 32).
 
     Raises:
         DataError: when the file is damaged, is no CIFAR-10 batch, or names anything that such a batch does not hold.
@@ -122,7 +116,7 @@ _FOLDER = "cifar-10-batches-py"
 _BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 
 
-def open_cifar10(data_root: Path, *, train_size: int, test_size: int) -> Pictures:
+def open_cifar10(data_root: Path, request: ImageRequest) -> Pictures:
     """Take the first images of `data_batch_1`, 2, ... for training and the first of `test_batch` for the test.
 
     Batches with fewer than 10,000 images are valid. Without `test_batch` the last quarter of the training images found
@@ -130,11 +124,7 @@ def open_cifar10(data_root: Path, *, train_size: int, test_size: int) -> Picture
 
     Args:
         data_root: the folder `cifar-10-batches-py`, or one that holds it, or holds `cifar10/cifar-10-batches-py`.
-        train_size: how many training images are wanted.
-        test_size: how many test images are wanted.
-
-    Returns:
-        the pictures.
+        request: how many images are wanted.
 
     Raises:
         DataError: when the files are missing or damaged.
@@ -144,20 +134,12 @@ def open_cifar10(data_root: Path, *, train_size: int, test_size: int) -> Picture
     """
     folder = _find(data_root)
     batches = [folder / name for name in _BATCHES if (folder / name).is_file()]
+    parts = f"{folder.name} training", f"{folder.name} test"
     test_file = folder / "test_batch"
-    if test_file.is_file():
-        train = _read(batches, at_most=train_size)
-        return Pictures(
-            pictures_of(train, name=f"{folder.name} training"),
-            pictures_of(read_batch(test_file)[:test_size], name=f"{folder.name} test"),
-        )
-    images = _read(batches, at_most=None)
-    train_count, note = hold_out_last_quarter(len(images), name=folder.name)
-    return Pictures(
-        pictures_of(images[: min(train_size, train_count)], name=f"{folder.name} training"),
-        pictures_of(images[train_count:][:test_size], name=f"{folder.name} test"),
-        (note,),
-    )
+    if not test_file.is_file():
+        return held_out(_read(batches, at_most=None), request, name=folder.name, parts=parts)
+    train, test = _read(batches, at_most=request.train_size), read_batch(test_file)[: request.test_size]
+    return Pictures(pictures_of(train, name=parts[0]), pictures_of(test, name=parts[1]))
 
 
 def _find(data_root: Path) -> Path:

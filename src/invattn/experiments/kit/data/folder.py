@@ -1,4 +1,4 @@
-"""Any folder of images."""
+"""Images that are files: any folder, and CelebA's."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,51 +7,71 @@ import torch
 
 from invattn._errors import DataError
 from invattn.experiments.kit.data.pixels import read_picture
-from invattn.experiments.kit.data.reading import Picture, Pictures, brief, disjoint_counts
+from invattn.experiments.kit.data.reading import ImageRequest, Picture, Pictures, brief, disjoint_counts
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+_CELEBA = "img_align_celeba"
 
 # What file managers leave behind without being asked.
 _LEFT_BY_FILE_MANAGERS = frozenset({"thumbs.db", "desktop.ini"})
 
 
-def open_folder(folder: Path, *, train_size: int, test_size: int, seed: int) -> Pictures:
-    """Take images from a folder: from its `train` and `test`, or else split at random by `seed`.
+def open_folder(folder: Path, request: ImageRequest) -> Pictures:
+    """Take images from a folder: from its `train` and `test`, or else split at random by the seed.
 
-    Args:
-        folder: holds images, or `train` and `test` folders that do; hidden files are ignored, other folders not read.
-        train_size: how many training images are wanted.
-        test_size: how many test images are wanted.
-        seed: decides which image goes where, unless there are `train` and `test`.
-
-    Returns:
-        the pictures; a training image is never a test image.
+    A training image is never a test image. Hidden files are ignored, other folders not read.
 
     Raises:
         DataError: when the folder is missing, empty, or holds a file that is no image.
     """
     if (folder / "train").is_dir() and (folder / "test").is_dir():
         train, test = list_images(folder / "train"), list_images(folder / "test")
-        return Pictures(read_all(train[:train_size]), read_all(test[:test_size]))
+        return Pictures(read_all(train[: request.train_size]), read_all(test[: request.test_size]))
     paths = list_images(folder)
-    train_count, test_count = disjoint_counts(len(paths), train_size=train_size, test_size=test_size, name=str(folder))
-    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed % 2**63)).tolist()
-    note = f"there are no train and test folders: {len(paths)} images were split at random (seed {seed})"
-    return Pictures(
-        read_all([paths[place] for place in order[:train_count]]),
-        read_all([paths[place] for place in order[len(paths) - test_count :]]),
-        (note, *_folders_note(folder)),
+    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(request.seed % 2**63)).tolist()
+    note = f"there are no train and test folders: {len(paths)} images were split at random (seed {request.seed})"
+    return _ends([paths[place] for place in order], folder, request, notes=(note, *_folders_note(folder)))
+
+
+def open_celeba(data_root: Path, request: ImageRequest) -> Pictures:
+    """Take the first files by name for training and the last for the test, as the paper's released code does.
+
+    Args:
+        data_root: the folder `img_align_celeba`, or one that holds it, or holds `celeba/img_align_celeba`.
+        request: how many images are wanted; a training image is never a test image.
+
+    Raises:
+        DataError: when the folder is missing or empty.
+
+    References:
+        Liu, Luo, Wang, Tang: "Deep learning face attributes in the wild", ICCV 2015.
+    """
+    return _ends(list_images(_find_celeba(data_root)), data_root, request)
+
+
+def _ends(paths: list[Path], folder: Path, request: ImageRequest, *, notes: tuple[str, ...] = ()) -> Pictures:
+    """Take the first files for training and the last for the test."""
+    train_count, test_count = disjoint_counts(
+        len(paths), train_size=request.train_size, test_size=request.test_size, name=str(folder)
     )
+    return Pictures(read_all(paths[:train_count]), read_all(paths[len(paths) - test_count :]), notes)
+
+
+def _find_celeba(data_root: Path) -> Path:
+    # Some archives hold the folder within a folder of the same name.
+    for folder in (data_root / _CELEBA / _CELEBA, data_root / _CELEBA, data_root / "celeba" / _CELEBA):
+        if folder.is_dir():
+            return folder
+    if data_root.name == _CELEBA or any(data_root.glob("*.jpg")):
+        return data_root
+    raise DataError(f"there is no {_CELEBA} in {data_root}: unpack {_CELEBA}.zip there, or leave out --data-root")
 
 
 def list_images(folder: Path) -> list[Path]:
-    """List the image files of a folder by name.
+    """Return the image files of a folder, at least one, sorted by name.
 
-    Args:
-        folder: the folder; files and folders whose name begins with a dot are ignored, folders are not entered.
-
-    Returns:
-        the paths, sorted, at least one.
+    Files and folders whose name begins with a dot are ignored, folders are not entered.
 
     Raises:
         DataError: when the folder is missing or unreadable, holds no image, or holds a file that is no image.

@@ -9,7 +9,7 @@ from PIL import Image
 
 from invattn._errors import DataError
 from invattn.experiments.kit.data.pixels import to_picture
-from invattn.experiments.kit.data.reading import Picture, Pictures, brief, optional_module
+from invattn.experiments.kit.data.reading import ImageRequest, Picture, Pictures, brief, optional_module
 
 
 @dataclass(frozen=True)
@@ -36,43 +36,35 @@ HUB_SETS = {
 }
 
 
-def open_hub(hub_set: HubSet, *, train_size: int, test_size: int, cache_dir: Path | None = None) -> Pictures:
+def open_hub(hub_set: HubSet, request: ImageRequest, *, cache_dir: Path | None = None) -> Pictures:
     """Download a data set, or find it in the cache, and take images of its `train` and `test` splits.
 
     Args:
         hub_set: which one.
-        train_size: how many training images are wanted; the first are taken.
-        test_size: how many test images are wanted.
+        request: how many images are wanted; of the training images the first are taken.
         cache_dir: where downloads are kept; None for the library's own place.
-
-    Returns:
-        the pictures.
 
     Raises:
         DataError: when it cannot be downloaded, or has not the expected splits or column.
     """
-    train = _load_split(hub_set, "train", cache_dir)
-    test = _load_split(hub_set, "test", cache_dir)
-    test_count = min(test_size, len(test))
-    test_start = len(test) - test_count if hub_set.test_from_end else 0
+    train, test = (_load_split(hub_set, split, cache_dir) for split in ("train", "test"))
+    first = max(0, len(test) - request.test_size) if hub_set.test_from_end else 0
+    train_rows, test_rows = range(len(train))[: request.train_size], range(len(test))[first:][: request.test_size]
     return Pictures(
-        pictures_of_split(train, column=hub_set.column, rows=range(min(train_size, len(train))), name="training"),
-        pictures_of_split(test, column=hub_set.column, rows=range(test_start, test_start + test_count), name="test"),
+        pictures_of_split(train, column=hub_set.column, rows=train_rows, name="training"),
+        pictures_of_split(test, column=hub_set.column, rows=test_rows, name="test"),
         (f"downloaded from the Hugging Face hub: {hub_set.path}",),
     )
 
 
 def pictures_of_split(split: Any, *, column: str, rows: Sequence[int], name: str) -> Iterator[Picture]:
-    """Yield images of a loaded split.
+    """Yield images of some rows of a loaded split, in their order.
 
     Args:
         split: a `datasets.Dataset`, or any sequence of rows with `column_names`.
         column: the column that holds the images.
-        rows: which rows, in this order.
+        rows: which rows.
         name: how messages call the split.
-
-    Yields:
-        the pictures.
 
     Raises:
         DataError: when there is no such column, or it holds no images.

@@ -3,16 +3,14 @@
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from io import BytesIO
-from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from invattn._errors import DataError
-from invattn.experiments.kit.data.gather import ImageSize
 from invattn.experiments.kit.data.pixels import to_picture
-from invattn.experiments.kit.data.reading import Picture, Pictures
+from invattn.experiments.kit.data.reading import ImageRequest, ImageSize, Picture, Pictures
 
 # The views of one scene stay together, so that no scene is seen in training and in the test.
 TRAIN_PICTURES: Mapping[str, tuple[str, ...]] = {
@@ -28,39 +26,37 @@ TEST_PICTURES: Mapping[str, tuple[str, ...]] = {
     "rocket": ("rocket.jpg",),
 }
 
+_SHIPPED = {"scikit-image": ("skimage", "data"), "scikit-learn": ("sklearn", "datasets", "images")}
+
 _ORIGINAL_HEIGHT, _ORIGINAL_WIDTH = 218, 178
 _LARGEST_SIDE = 256
 
 
-def open_photos(*, train_size: int, test_size: int, image_size: ImageSize, seed: int) -> Pictures:
+def open_photos(request: ImageRequest) -> Pictures:
     """Cut random crops out of eight photographs, five for training and three for the test.
 
     With a number s as image size, crops are squares with a side drawn from s to 256 pixels. With `"original"` they are
-    218x178 (height x width) pixels, the size of CelebA's images. Pictures take turns.
+    218x178 (height x width) pixels, the size of CelebA's images. Pictures take turns. More crops begin with the same
+    ones.
 
     Args:
-        train_size: how many training crops are wanted.
-        test_size: how many test crops are wanted.
-        image_size: the side in pixels, at most 256, or `"original"`.
-        seed: decides every crop; more crops begin with the same ones.
-
-    Returns:
-        the crops, not yet resized.
+        request: how many crops are wanted, their size, at most 256, and the seed, which decides every crop.
 
     Raises:
         DataError: when scikit-image is not installed, or the image size is above 256.
     """
-    if image_size != "original" and image_size > _LARGEST_SIDE:
+    if request.image_size != "original" and request.image_size > _LARGEST_SIDE:
         raise DataError(
-            f"photos has crops of at most {_LARGEST_SIDE} pixels; got image size {image_size}: ask for less"
+            f"photos has crops of at most {_LARGEST_SIDE} pixels; got image size {request.image_size}: ask for less"
         )
     note = (
         f"random crops from {len(TRAIN_PICTURES)} training pictures ({', '.join(TRAIN_PICTURES)}) "
-        f"and {len(TEST_PICTURES)} test pictures ({', '.join(TEST_PICTURES)}), seed {seed}"
+        f"and {len(TEST_PICTURES)} test pictures ({', '.join(TEST_PICTURES)}), seed {request.seed}"
     )
+    size, seed = request.image_size, 2 * request.seed
     return Pictures(
-        _crops(TRAIN_PICTURES, count=train_size, image_size=image_size, seed=2 * seed),
-        _crops(TEST_PICTURES, count=test_size, image_size=image_size, seed=2 * seed + 1),
+        _crops(TRAIN_PICTURES, count=request.train_size, image_size=size, seed=seed),
+        _crops(TEST_PICTURES, count=request.test_size, image_size=size, seed=seed + 1),
         (note,),
     )
 
@@ -70,7 +66,7 @@ def _crops(
 ) -> Iterator[Picture]:
     """Yield `count` random crops, taking the pictures in turn."""
     generator = torch.Generator().manual_seed(seed % 2**63)
-    scenes = [(name, [_read(file) for file in files]) for name, files in pictures.items()]
+    scenes = [(name, [read_shipped(file) for file in files]) for name, files in pictures.items()]
     for number in range(count):
         name, views = scenes[number % len(scenes)]
         pixels = views[_draw(0, len(views) - 1, generator)]
@@ -92,17 +88,34 @@ def _draw(low: int, high: int, generator: torch.Generator) -> int:
     return int(torch.randint(low, high + 1, (), generator=generator))
 
 
-def _read(file: str) -> Tensor:
-    """Read a picture from scikit-image's own folder; its loaders could ask the network for a missing file."""
+def read_shipped(
+    file: str,
+    *,
+    data: str = "photos",
+    library: str = "scikit-image",
+    remedy: str = "install scikit-image 0.25, or use --data with a folder",
+) -> Tensor:
+    """Read a picture from a library's own folder, uint8, shape (3, H, W).
+
+    The library's loaders could ask the network for a missing file.
+
+    Args:
+        file: its name.
+        data: the data set that it is for, for messages.
+        library: `scikit-image` or `scikit-learn`.
+        remedy: what to do where the library does not ship it, for messages.
+
+    Raises:
+        DataError: when the library is not installed, or does not ship it.
+    """
+    package, *folders = _SHIPPED[library]
     try:
-        content = resources.files("skimage").joinpath("data", file).read_bytes()
+        content = resources.files(package).joinpath(*folders, file).read_bytes()
     except ModuleNotFoundError as error:
         raise DataError(
-            "photos needs scikit-image, which is not installed: pip install 'invertible-attention[experiments]'"
+            f"{data} needs {library}, which is not installed: pip install 'invertible-attention[experiments]'"
         ) from error
     except OSError as error:
-        raise DataError(
-            f"this scikit-image does not ship {Path(file).name}: install scikit-image 0.25, or use --data with a folder"
-        ) from error
+        raise DataError(f"this {library} does not ship {file}: {remedy}") from error
     with Image.open(BytesIO(content)) as image:
         return to_picture(image, name=file).pixels

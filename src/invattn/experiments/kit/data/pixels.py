@@ -17,13 +17,9 @@ _NO_FIXED_SCALE = frozenset({"F", "I"})
 
 
 def read_picture(path: Path) -> Picture:
-    """Decode an image file to 8-bit RGB, turned upright as its EXIF orientation says.
+    """Decode an image file to 8-bit RGB, turned upright as its EXIF orientation says, and name it by its path.
 
-    Args:
-        path: a file in any format that Pillow reads; of several frames or pages the first is used.
-
-    Returns:
-        the picture, named by its path.
+    Any format that Pillow reads is valid; of several frames or pages the first is used.
 
     Raises:
         DataError: when the file cannot be decoded, or has no fixed scale (32-bit integers, floating point).
@@ -46,14 +42,7 @@ def read_picture(path: Path) -> Picture:
 
 
 def to_picture(image: Image.Image, *, name: str) -> Picture:
-    """Convert a decoded image of any mode to 8-bit RGB and remark what was done.
-
-    Args:
-        image: a Pillow image.
-        name: how messages call it.
-
-    Returns:
-        the picture.
+    """Convert a decoded image of any mode to 8-bit RGB, called `name` in messages, and remark what was done.
 
     Raises:
         DataError: for floating-point and 32-bit integer pixels, whose scale is unknown, NaN among them.
@@ -77,17 +66,10 @@ def centre_square(pixels: Tensor) -> Tensor:
 
 
 def resize(pixels: Tensor, *, height: int, width: int) -> Tensor:
-    """Resize 8-bit images with the antialiased bilinear filter and round back to 8 bits.
+    """Resize a uint8 image with shape (3, H, W) with the antialiased bilinear filter and round back to 8 bits.
 
-    Rounding comes before dequantisation, so that the noise added there is uniform within one grey level.
-
-    Args:
-        pixels: uint8, shape (3, H, W).
-        height: rows of the result.
-        width: columns of the result.
-
-    Returns:
-        uint8, shape (3, height, width); the input itself when it has that size already.
+    Rounding comes before dequantisation, so that the noise added there is uniform within one grey level. An image that
+    has the size already is returned itself.
     """
     if tuple(pixels.shape[-2:]) == (height, width):
         return pixels

@@ -1,10 +1,12 @@
-"""What a data source hands over: named pictures, and in which part of the data each belongs."""
+"""What is asked of a data source, and what it hands over: named pictures, each in a part of the data."""
 
 import importlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 from torch import Tensor
 
@@ -14,30 +16,16 @@ _LONGEST = 160
 
 
 def brief(error: BaseException) -> str:
-    """Return what an exception says as one short line.
-
-    Args:
-        error: any exception; one without a text gives the name of its class.
-
-    Returns:
-        the text with all white space collapsed, cut after 160 characters.
-    """
+    """Return what an exception says, or else the name of its class, as one line of at most 160 characters."""
     text = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
 
 def optional_module(name: str, *, distribution: str) -> ModuleType:
-    """Import a module, or say in one line how to install it.
-
-    Args:
-        name: the module, for example `"scipy.io"`.
-        distribution: what pip calls it, for example `"scipy"`.
-
-    Returns:
-        the module.
+    """Import a module, such as `"scipy.io"`, of a distribution, such as `"scipy"`.
 
     Raises:
-        DataError: when it is not installed.
+        DataError: when it is not installed; one line that says how to install it.
     """
     try:
         return importlib.import_module(name)
@@ -48,11 +36,48 @@ def optional_module(name: str, *, distribution: str) -> ModuleType:
         ) from error
 
 
+ImageSize = int | Literal["original"]
+
+
+@dataclass(frozen=True)
+class ImageRequest:
+    """Which images are wanted, and at which size.
+
+    Attributes:
+        name: `photos`, `cifar10`, `svhn`, `celeba`, or a folder of images.
+        data_root: where cifar10, svhn or celeba lie in the publishers' layout; None to download them.
+        train_size: how many training images are wanted; fewer, if fewer are there, are noted.
+        test_size: how many test images are wanted; fewer, if fewer are there, are noted.
+        image_size: the side in pixels, an even number, or `"original"`.
+        seed: decides crops of photos and the split of a folder.
+
+    Raises:
+        DataError: when a size is impossible.
+    """
+
+    name: str
+    _: KW_ONLY
+    data_root: Path | None
+    train_size: int
+    test_size: int
+    image_size: ImageSize
+    seed: int
+
+    def __post_init__(self) -> None:
+        for part, size in (("train", self.train_size), ("test", self.test_size)):
+            if size < 1:
+                raise DataError(f"{part}_size must be at least 1; got {size}")
+        if self.image_size != "original" and (self.image_size < 2 or self.image_size % 2):
+            raise DataError(
+                f"image_size must be an even number of pixels, at least 2, or 'original'; got {self.image_size}"
+            )
+
+
 @dataclass(frozen=True)
 class Picture:
     """One picture of any size.
 
-    Args:
+    Attributes:
         name: how error messages call it, usually its path.
         pixels: uint8, shape (3, H, W).
         remark: how it was converted to 8-bit RGB; empty when it was that already.
@@ -67,7 +92,7 @@ class Picture:
 class Pictures:
     """The training and the test pictures of a source, decoded only when they are iterated.
 
-    Args:
+    Attributes:
         train: training pictures, in their final order.
         test: test pictures, in their final order.
         notes: what a reader of the results must know about this choice, one sentence each.
@@ -95,9 +120,6 @@ def disjoint_counts(total: int, *, train_size: int, test_size: int, name: str) -
         test_size: how many test images were asked for, at least 1.
         name: the place they come from, for the error message.
 
-    Returns:
-        the number of training images and the number of test images.
-
     Raises:
         DataError: when there are fewer than two images.
     """
@@ -109,24 +131,28 @@ def disjoint_counts(total: int, *, train_size: int, test_size: int, name: str) -
     return total - test_count, test_count
 
 
-def hold_out_last_quarter(total: int, *, name: str) -> tuple[int, str]:
-    """Split a training file that came without its test file: the last quarter becomes the test part.
+def held_out(images: Tensor, request: ImageRequest, *, name: str, parts: tuple[str, str]) -> Pictures:
+    """Split a training file that came without its test file: the last quarter is the test part, as a note says.
 
     Args:
-        total: how many images the file holds.
+        images: all that the file holds, uint8, shape (n, 3, H, W).
+        request: how many are wanted.
         name: the file, for messages.
-
-    Returns:
-        how many images stay for training, and the note that says so.
+        parts: how messages call the training and the test images.
 
     Raises:
         DataError: when there are fewer than two images.
     """
+    total = len(images)
     if total < 2:
         raise DataError(f"{name} holds {total} image(s) and there is no test file: add the test file")
-    train_count = total - max(1, total // 4)
+    count = total - max(1, total // 4)
     note = (
         f"there is no test file, so the last quarter of {name} is held out for the test "
-        f"(images {train_count} to {total - 1} of {total})"
+        f"(images {count} to {total - 1} of {total})"
     )
-    return train_count, note
+    return Pictures(
+        pictures_of(images[: min(request.train_size, count)], name=parts[0]),
+        pictures_of(images[count:][: request.test_size], name=parts[1]),
+        (note,),
+    )

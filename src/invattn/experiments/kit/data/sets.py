@@ -1,28 +1,35 @@
-"""One door to all image data of the reconstruction experiment."""
+"""One door to image data: any data set by its name, brought to one size, and what that took."""
 
 import difflib
 import hashlib
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from invattn._errors import DataError
-from invattn.experiments.kit.data.celeba import open_celeba
 from invattn.experiments.kit.data.cifar10 import open_cifar10
-from invattn.experiments.kit.data.folder import open_folder
-from invattn.experiments.kit.data.gather import ImageSize, gather
+from invattn.experiments.kit.data.folder import open_celeba, open_folder
 from invattn.experiments.kit.data.hub import HUB_SETS, open_hub
 from invattn.experiments.kit.data.photos import open_photos
-from invattn.experiments.kit.data.reading import Pictures
+from invattn.experiments.kit.data.pixels import centre_square, crop_even, resize
+from invattn.experiments.kit.data.reading import ImageRequest, ImageSize, Picture, Pictures
 from invattn.experiments.kit.data.svhn import open_svhn
+
+SETS = ("photos", "cifar10", "svhn", "celeba")
+
+_PUBLISHERS_LAYOUT = {"cifar10": open_cifar10, "svhn": open_svhn, "celeba": open_celeba}
+_SMALLEST_SIDE = 2
 
 
 @dataclass(frozen=True)
 class ImageData:
     """Training and test images of one data set at one size.
 
-    Args:
+    Attributes:
         name: the data set, or the folder it was read from.
         train: uint8, shape (n, 3, H, W), 0 to 255; digits have one channel and values 0 to 16.
         test: uint8, shape (m, 3, H, W), likewise.
@@ -48,58 +55,29 @@ def fingerprint(*images: Tensor) -> str:
     return digest.hexdigest()
 
 
-SETS = ("photos", "cifar10", "svhn", "celeba")
-
-_PUBLISHERS_LAYOUT = {"cifar10": open_cifar10, "svhn": open_svhn, "celeba": open_celeba}
-
-
-def load_reconstruction_data(
-    name: str, *, data_root: Path | None, train_size: int, test_size: int, image_size: ImageSize, seed: int
-) -> ImageData:
+def load_reconstruction_data(request: ImageRequest) -> ImageData:
     """Load training and test images of one size.
-
-    Args:
-        name: `photos`, `cifar10`, `svhn`, `celeba`, or a folder of images.
-        data_root: where cifar10, svhn or celeba lie in the publishers' layout; None to download them.
-        train_size: how many training images are wanted; fewer, if fewer are there, are noted.
-        test_size: how many test images are wanted; fewer, if fewer are there, are noted.
-        image_size: the side in pixels, an even number, or `"original"`.
-        seed: decides crops of photos and the split of a folder.
-
-    Returns:
-        the images, their fingerprint and the notes.
 
     Raises:
         DataError: when there is no such data, or it cannot be used; one line that says what to do.
     """
-    _check(train_size=train_size, test_size=test_size, image_size=image_size)
-    source = open_pictures(
-        name, data_root=data_root, train_size=train_size, test_size=test_size, image_size=image_size, seed=seed
-    )
-    images = gather(source, image_size=image_size, train_size=train_size, test_size=test_size)
-    return ImageData(
-        name=name,
-        train=images.train,
-        test=images.test,
-        fingerprint=fingerprint(images.train, images.test),
-        notes=(*images.notes, *_unused_root(name, data_root)),
-        native_size=images.native_size,
-    )
+    unused = request.data_root is not None and request.name not in _PUBLISHERS_LAYOUT
+    notes = (f"data_root was given and is not used by {request.name}",) if unused else ()
+    return gather(open_pictures(request), request, further_notes=notes)
 
 
-def open_pictures(
-    name: str, *, data_root: Path | None, train_size: int, test_size: int, image_size: ImageSize, seed: int
-) -> Pictures:
-    """Open a data set by its name without decoding anything; the arguments are those of load_reconstruction_data."""
+def open_pictures(request: ImageRequest) -> Pictures:
+    """Open a data set by its name without decoding anything."""
+    name, data_root = request.name, request.data_root
     if name == "photos":
-        return open_photos(train_size=train_size, test_size=test_size, image_size=image_size, seed=seed)
+        return open_photos(request)
     if name not in SETS:
-        return open_folder(_folder(name), train_size=train_size, test_size=test_size, seed=seed)
+        return open_folder(_folder(name), request)
     if data_root is None:
-        return open_hub(HUB_SETS[name], train_size=train_size, test_size=test_size)
+        return open_hub(HUB_SETS[name], request)
     if not data_root.is_dir():
         raise DataError(f"there is no folder {data_root} for {name}: check --data-root")
-    return _PUBLISHERS_LAYOUT[name](data_root, train_size=train_size, test_size=test_size)
+    return _PUBLISHERS_LAYOUT[name](data_root, request)
 
 
 def _folder(name: str) -> Path:
@@ -111,14 +89,100 @@ def _folder(name: str) -> Path:
     raise DataError(f"{name!r} is neither a data set ({', '.join(SETS)}) nor a folder: {advice}")
 
 
-def _check(*, train_size: int, test_size: int, image_size: ImageSize) -> None:
-    for part, size in (("train", train_size), ("test", test_size)):
-        if size < 1:
-            raise DataError(f"{part}_size must be at least 1; got {size}")
-    if image_size != "original" and (image_size < 2 or image_size % 2):
-        raise DataError(f"image_size must be an even number of pixels, at least 2, or 'original'; got {image_size}")
+def gather(source: Pictures, request: ImageRequest, *, further_notes: tuple[str, ...] = ()) -> ImageData:
+    """Read every picture of a source and bring all to one size.
+
+    With a number, the centre square is resized to that side. With `"original"` all pictures must have one size, of
+    which an odd last row or column is dropped.
+
+    Args:
+        source: the pictures.
+        request: the size, and how many were asked for.
+        further_notes: are appended to the source's notes and what was cropped, resized and converted here.
+
+    Raises:
+        DataError: when a part is empty, a picture is smaller than 2x2, or sizes differ with `"original"`.
+    """
+    tally = _Tally(request.image_size)
+    train = tally.stack(source.train, part="training")
+    test = tally.stack(source.test, part="test")
+    shortages = [
+        f"asked for {asked} {part} images, {images.shape[0]} are there"
+        for part, asked, images in (("training", request.train_size, train), ("test", request.test_size, test))
+        if images.shape[0] < asked
+    ]
+    notes = (*source.notes, *shortages, *tally.notes(), *further_notes)
+    return ImageData(request.name, train, test, fingerprint(train, test), notes, tally.native_size())
 
 
-def _unused_root(name: str, data_root: Path | None) -> tuple[str, ...]:
-    unused = data_root is not None and name not in _PUBLISHERS_LAYOUT
-    return (f"data_root was given and is not used by {name}",) if unused else ()
+@dataclass
+class _Tally:
+    """Counts of sizes and conversions over all pictures seen so far."""
+
+    image_size: ImageSize
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    remarks: Counter[str] = field(default_factory=Counter)
+    first: str = ""
+
+    def stack(self, pictures: Iterable[Picture], *, part: str) -> Tensor:
+        """Return the pictures as one uint8 batch with shape (n, 3, H, W)."""
+        fitted = [self._fit(picture) for picture in pictures]
+        if not fitted:
+            raise DataError(f"there are no {part} images: ask for at least one, and check the data folder")
+        return torch.stack(fitted)
+
+    def native_size(self) -> str:
+        """Return the one size of all pictures as height x width, or `"various"`."""
+        return _text(next(iter(self.sizes))) if len(self.sizes) == 1 else "various"
+
+    def notes(self) -> list[str]:
+        """Say what was cropped, resized and converted."""
+        total = sum(self.sizes.values())
+        notes = [f"{count} of {total} images: {remark}" for remark, count in sorted(self.remarks.items())]
+        size_note = self._crop_note() if self.image_size == "original" else self._resize_note(self.image_size)
+        return [*notes, size_note] if size_note else notes
+
+    def _fit(self, picture: Picture) -> Tensor:
+        self._count(picture)
+        if self.image_size == "original":
+            return crop_even(picture.pixels)
+        return resize(centre_square(picture.pixels), height=self.image_size, width=self.image_size)
+
+    def _count(self, picture: Picture) -> None:
+        height, width = picture.pixels.shape[-2:]
+        if min(height, width) < _SMALLEST_SIDE:
+            raise DataError(
+                f"{picture.name} is {_text((height, width))} pixels; the smallest image that can be squeezed is 2x2: "
+                "remove it"
+            )
+        self.first = self.first or picture.name
+        self.sizes[(height, width)] += 1
+        if picture.remark:
+            self.remarks[picture.remark] += 1
+        if self.image_size == "original" and len(self.sizes) > 1:
+            raise DataError(
+                f"images at their original size must all be equal: {self.first} is {self._first_size()}, "
+                f"{picture.name} is {_text((height, width))}; give a number as the image size to resize them"
+            )
+
+    def _first_size(self) -> str:
+        return _text(next(iter(self.sizes)))
+
+    def _crop_note(self) -> str:
+        height, width = next(iter(self.sizes))
+        even = (height - height % 2, width - width % 2)
+        if even == (height, width):
+            return ""
+        return f"cropped from {_text((height, width))} to {_text(even)} (height x width): squeeze(2) needs even sides"
+
+    def _resize_note(self, side: int) -> str:
+        if set(self.sizes) == {(side, side)}:
+            return ""
+        enlarged = sum(count for size, count in self.sizes.items() if min(size) < side)
+        larger = f"; {enlarged} of {sum(self.sizes.values())} images were smaller and were enlarged" if enlarged else ""
+        origin = "various sizes" if len(self.sizes) > 1 else self._first_size()
+        return f"resized from {origin} to {side}x{side} (centre square, antialiased bilinear){larger}"
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from invattn._errors import DataError
-from invattn.experiments.kit.data.reading import Pictures, brief, hold_out_last_quarter, optional_module, pictures_of
+from invattn.experiments.kit.data.reading import ImageRequest, Pictures, brief, held_out, optional_module, pictures_of
 
 _TRAIN_FILE = "train_32x32.mat"
 _TEST_FILE = "test_32x32.mat"
 
 
-def open_svhn(data_root: Path, *, train_size: int, test_size: int) -> Pictures:
+def open_svhn(data_root: Path, request: ImageRequest) -> Pictures:
     """Take the first images of `train_32x32.mat` for training and the first of `test_32x32.mat` for the test.
 
     Files with fewer images than the originals, and files without labels, are valid. Without the test file the last
@@ -21,11 +21,7 @@ def open_svhn(data_root: Path, *, train_size: int, test_size: int) -> Pictures:
 
     Args:
         data_root: the folder with the files, or one that holds it as `svhn`.
-        train_size: how many training images are wanted.
-        test_size: how many test images are wanted.
-
-    Returns:
-        the pictures.
+        request: how many images are wanted.
 
     Raises:
         DataError: when the training file is missing, or a file is damaged or has no images.
@@ -35,17 +31,10 @@ def open_svhn(data_root: Path, *, train_size: int, test_size: int) -> Pictures:
     """
     folder = _find(data_root)
     train = _read(folder / _TRAIN_FILE)
-    if (folder / _TEST_FILE).is_file():
-        test = _read(folder / _TEST_FILE)
-        return Pictures(
-            pictures_of(train[:train_size], name=_TRAIN_FILE), pictures_of(test[:test_size], name=_TEST_FILE)
-        )
-    train_count, note = hold_out_last_quarter(len(train), name=_TRAIN_FILE)
-    return Pictures(
-        pictures_of(train[: min(train_size, train_count)], name=_TRAIN_FILE),
-        pictures_of(train[train_count:][:test_size], name=_TRAIN_FILE),
-        (note,),
-    )
+    if not (folder / _TEST_FILE).is_file():
+        return held_out(train, request, name=_TRAIN_FILE, parts=(_TRAIN_FILE, _TRAIN_FILE))
+    test = _read(folder / _TEST_FILE)[: request.test_size]
+    return Pictures(pictures_of(train[: request.train_size], name=_TRAIN_FILE), pictures_of(test, name=_TEST_FILE))
 
 
 def _find(data_root: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The further processes of a training: started, watched and ended by the first one of their machine."""
+"""The further processes of a run: started, watched and ended by the first one of their machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import active_children, get_context
+from datetime import timedelta
 from multiprocessing.context import SpawnProcess
 from typing import TypeVar
 
@@ -23,12 +23,16 @@ from invattn.experiments.kit.progress import Progress, SilentProgress
 from invattn.experiments.kit.training.machines import Machines, Worker
 
 Result = TypeVar("Result")
+Cell = TypeVar("Cell")
 
 _TOLD_ELSEWHERE = 3
 """Exit status of a companion that met an error which the first process meets, and tells, too."""
 
 _PATIENCE = 20.0
 """Seconds that a companion has to end by itself."""
+
+_MEASURING = timedelta(hours=3)
+"""How long launched processes wait for the first one, which measures what they have trained."""
 
 
 class WorkerLost(InvAttnError):
@@ -39,7 +43,13 @@ def on_processes(task: Callable[[Worker, Progress], Result], machines: Machines,
     """Call a task in every process of a training, and return what it returned in this one.
 
     The first process of each machine is this one; the others are started for the task and end with it. Where a launcher
-    has started all of them, each calls this function.
+    has started all of them, each calls this function. Inside the task every process has the environment that torchrun
+    gives its own, so that Lightning finds the others.
+
+    Lightning's launchers and torch's elastic agent do not do, because of what docs/training.md promises. The one for
+    scripts runs the whole command once more in every process: all of them would measure and write. The one that spawns
+    returns weights alone, from processes that are all children: losses, progress and what is raised are lost. The agent
+    ends its processes at the first Ctrl-C, before they have finished their step and saved.
 
     Args:
         task: Called with the process that it runs in and with a progress, which is silent but in the first process.
@@ -54,7 +64,7 @@ def on_processes(task: Callable[[Worker, Progress], Result], machines: Machines,
     worker = machines.first_worker(os.environ)
     if worker.world_size == 1:
         return task(worker, progress)
-    with _surroundings_restored(), _companions(task, worker) as companions:
+    with _surroundings_of(worker), _companions(task, worker) as companions:
         try:
             return task(worker, progress if worker.leads else SilentProgress())
         except RuntimeError as error:
@@ -64,6 +74,43 @@ def on_processes(task: Callable[[Worker, Progress], Result], machines: Machines,
                 "another process of the training ended or could not be reached; the state of the last save is kept. "
                 "Run the same command with --resume to continue."
             ) from error
+
+
+@contextmanager
+def joined(worker: Worker | None, *, on_gpu: bool) -> Iterator[None]:
+    """Keep the group of all processes open: for one training after another, while the launcher's store lives on.
+
+    Args:
+        worker: This process, if a launcher has started it; None, or the only one: nothing is done.
+        on_gpu: Whether they talk by NCCL; else by gloo.
+    """
+    if worker is None or worker.world_size == 1:
+        yield
+        return
+    if on_gpu:
+        torch.cuda.set_device(worker.local_rank)
+    with _surroundings_of(worker):
+        distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=_MEASURING)
+        yield
+
+
+@contextmanager
+def _surroundings_of(worker: Worker) -> Iterator[None]:
+    """Set the environment of a process inside the block; then take it back, with what Lightning sets.
+
+    A group of processes that was opened inside is closed.
+    """
+    threads, environment, open_before = torch.get_num_threads(), dict(os.environ), distributed.is_initialized()
+    os.environ.update(worker.environment())
+    try:
+        yield
+    finally:
+        if distributed.is_initialized() and not open_before:
+            distributed.destroy_process_group()
+        torch.set_num_threads(threads)
+        for name in set(os.environ) - set(environment):
+            del os.environ[name]
+        os.environ.update(environment)
 
 
 @contextmanager
@@ -88,10 +135,9 @@ def _companions(task: Callable[[Worker, Progress], object], worker: Worker) -> I
 
 def _accompany(task: Callable[[Worker, Progress], object], worker: Worker) -> None:
     """Do the task in a further process, without a word: the first process tells the user what happens."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process gets the Ctrl-C, and all agree to stop
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    _depend_on_parent()
     try:
-        with _surroundings_restored():
+        with _surroundings_of(worker):
             task(worker, SilentProgress())
     except (InvAttnError, OSError, KeyboardInterrupt):
         sys.exit(_TOLD_ELSEWHERE)
@@ -101,27 +147,19 @@ def _accompany(task: Callable[[Worker, Progress], object], worker: Worker) -> No
         sys.exit(_TOLD_ELSEWHERE)
 
 
-def end_with_parent() -> None:
-    """Wait for the process that started this one, and end with it."""
+def _depend_on_parent(threads: int = 0) -> None:
+    """Leave Ctrl-C to the process that started this one, and end with it; 0 leaves the threads of torch as they are."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     os._exit(_TOLD_ELSEWHERE)
-
-
-@contextmanager
-def _surroundings_restored() -> Iterator[None]:
-    """Close the group of processes afterwards, if it was opened inside, and take back what Lightning sets for it."""
-    threads, environment, open_before = torch.get_num_threads(), dict(os.environ), distributed.is_initialized()
-    try:
-        yield
-    finally:
-        if distributed.is_initialized() and not open_before:
-            distributed.destroy_process_group()
-        torch.set_num_threads(threads)
-        for name in set(os.environ) - set(environment):
-            del os.environ[name]
-        os.environ.update(environment)
 
 
 def _lost(companions: list[SpawnProcess]) -> bool:
@@ -135,15 +173,12 @@ def _is_of_the_network(error: RuntimeError) -> bool:
     return isinstance(error, distributed.DistError) or "gloo" in str(error) or "NCCL" in str(error)
 
 
-Cell = TypeVar("Cell")
-
-
 def in_parallel(
     task: Callable[[Cell], Result], cells: Sequence[Cell], *, workers: int, threads: int, progress: Progress
 ) -> list[Result]:
     """Return what a task returns for every cell, in their order.
 
-    At Ctrl-C every training saves its state; what is not a training then ends first.
+    At Ctrl-C every training, which listens by itself, saves its state; what is not a training then ends first.
 
     Args:
         task: A function of a module; it must write what is to be kept.
@@ -156,8 +191,9 @@ def in_parallel(
         WorkerLost: If a process was killed.
         Exception: What a task raises; further cells are not begun.
     """
+    context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(
-        min(workers, len(cells)) or 1, mp_context=get_context("spawn"), initializer=_start, initargs=(threads,)
+        min(workers, len(cells)) or 1, mp_context=context, initializer=_depend_on_parent, initargs=(threads,)
     )
     progress.begin(f"train and measure, {workers} at a time", total=len(cells))
     futures = [pool.submit(task, cell) for cell in cells]
@@ -168,16 +204,10 @@ def in_parallel(
     except BrokenProcessPool:
         raise WorkerLost("a process of the run was killed. Run the same command with --resume to continue.") from None
     except BaseException:
-        for child in active_children():
+        for child in multiprocessing.active_children():
             os.kill(child.pid or 0, signal.SIGINT)
         raise
     finally:
         pool.shutdown(cancel_futures=True)
         progress.end()
     return [future.result() for future in futures]
-
-
-def _start(threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a training listens by itself
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)

@@ -6,22 +6,26 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 
 from invattn._errors import check_name
 from invattn.experiments.kit.progress import Progress
 from invattn.experiments.kit.training.checkpoint import AtomicCheckpointIO, ResumeCheckpoint
-from invattn.experiments.kit.training.interruption import Interrupted, watch_interrupts
+from invattn.experiments.kit.training.interruption import Interrupted, Interruption
 from invattn.experiments.kit.training.loader import ResumableLoader
-from invattn.experiments.kit.training.machines import ALONE, Worker, trainer_options
+from invattn.experiments.kit.training.machines import ALONE, Worker
 from invattn.experiments.kit.training.module import NonFiniteLoss, ResumableModule
+from invattn.experiments.kit.training.optimisation import PRECISIONS, TRAINER_PRECISIONS
 
 BENIGN_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
     (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
@@ -32,6 +36,9 @@ BENIGN_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
 gradients of matrices of one row, whose entries lie in memory as they should whatever stride the row has."""
 
 _LOGGERS = ("lightning.pytorch", "lightning.fabric")
+
+_JOIN_WAIT = timedelta(minutes=30)
+_WAIT_FOR_MACHINES = timedelta(hours=3)  # another machine waits while the first one measures what it has trained
 
 
 @contextmanager
@@ -67,10 +74,6 @@ def without_tf32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
-"""Lightning's names of the precisions in which training evaluates a model."""
-
-
 @dataclass(frozen=True)
 class FitResult:
     """What a training reports.
@@ -89,6 +92,14 @@ class FitResult:
     cpu_seconds: float = 0.0
     stopped_in: str = ""
 
+    @property
+    def stop_reason(self) -> str | None:
+        """Why it stopped before its last step, in words; None if it did not."""
+        if self.stopped_at is None:
+            return None
+        where = f", first in {self.stopped_in}" if self.stopped_in else ""
+        return f"the training loss was not finite at step {self.stopped_at}{where}"
+
 
 def fit(
     module: ResumableModule,
@@ -106,8 +117,9 @@ def fit(
 ) -> FitResult:
     """Train ``module`` on every batch of ``loader``.
 
-    With several processes each calls this with its own part of the same batches; the gradient, and the loss that is
-    reported, is the mean over all.
+    With several processes each calls this with its own part of the same batches, in a task of
+    :func:`~invattn.experiments.kit.training.companions.on_processes`; the gradient, and the loss that is reported, is
+    the mean over all.
 
     Args:
         module: The model with its loss and optimizer; its weights are changed.
@@ -131,56 +143,82 @@ def fit(
         ValueError: If the precision is unknown.
         OSError: If ``checkpoint`` cannot be written.
     """
-    check_name(precision, tuple(PRECISIONS), what="precision")
+    check_name(precision, PRECISIONS, what="precision")
     started = time.monotonic()
-    stopped_at, stopped_in = None, ""
-    module.train()
+    stopped: NonFiniteLoss | None = None
     progress.begin(task, total=len(loader))
     try:
-        with quiet_lightning(), without_tf32(), watch_interrupts(deadline=deadline) as interruption:
+        with Interruption(deadline=deadline) as interruption:
             saver = ResumeCheckpoint(checkpoint, interval=save_interval, interruption=interruption)
-            where = trainer_options(worker) | {"precision": PRECISIONS[precision]}
             told = [_StepReporter(progress), *callbacks, saver]
-            trainer = _trainer(checkpoint.parent, callbacks=told, check=module.check_checkpoint, where=where)
-            source = checkpoint if resume and checkpoint.exists() else None
-            trainer.fit(module, train_dataloaders=loader, ckpt_path=source)
+            _run(module, loader, checkpoint, resume=resume, told=told, where=_where(worker, precision))
             if interruption.requested:
                 raise Interrupted(f"stopped at the end of training; the state is in {checkpoint}.")
     except NonFiniteLoss as error:
-        stopped_at, stopped_in = error.step, error.part
+        stopped = error
+    finally:
+        progress.end()
+    return _result(module, loader, stopped, seconds=time.monotonic() - started)
+
+
+def _run(
+    module: ResumableModule,
+    loader: ResumableLoader,
+    checkpoint: Path,
+    *,
+    resume: bool,
+    told: list[Callback],
+    where: dict[str, Any],
+) -> None:
+    """Run a trainer that writes no logs and validates nothing; its files are the callbacks' own."""
+    module.train()
+    try:
+        with quiet_lightning(), without_tf32():
+            trainer = Trainer(
+                **where,
+                max_epochs=1,
+                default_root_dir=checkpoint.parent,
+                plugins=[AtomicCheckpointIO(check=module.check_checkpoint)],
+                callbacks=told,
+                barebones=True,
+                use_distributed_sampler=False,
+            )
+            source = checkpoint if resume and checkpoint.exists() else None
+            trainer.fit(module, train_dataloaders=loader, ckpt_path=source)
     except (KeyboardInterrupt, SystemExit):
         # Lightning turns a KeyboardInterrupt into SystemExit(1); the last save is older than the last step.
         raise Interrupted(f"stopped at once; the state of the last save is in {checkpoint}.") from None
-    finally:
-        progress.end()
-    losses = _epoch_losses(module.step_losses, loader)
-    return FitResult(
-        losses=losses,
-        stopped_at=stopped_at,
-        seconds=time.monotonic() - started,
-        cpu_seconds=module.cpu_seconds,
-        stopped_in=stopped_in,
-    )
 
 
-def _trainer(
-    folder: Path, *, callbacks: list[Callback], check: Callable[[dict[str, Any]], None], where: dict[str, Any]
-) -> Trainer:
-    """Return a trainer that only runs the loop: no logs, no folders, no validation, no files but the callbacks' own."""
-    return Trainer(
-        **where,
-        max_epochs=1,
-        default_root_dir=folder,
-        plugins=[AtomicCheckpointIO(check=check)],
-        callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
+def _where(worker: Worker, precision: str) -> dict[str, Any]:
+    """Return the arguments of a trainer that decide where it runs, and in which precision."""
+    machines = worker.machines
+    options: dict[str, Any] = {
+        "accelerator": "cuda" if machines.on_gpu else "cpu",
+        "devices": machines.devices,
+        "precision": TRAINER_PRECISIONS[precision],
+    }
+    if worker.world_size == 1:
+        return options
+    # Buffers are functions of the weights, which all processes share: they are sent once, at the start.
+    strategy = DDPStrategy(
+        cluster_environment=TorchElasticEnvironment(),
+        process_group_backend="nccl" if machines.on_gpu else "gloo",
+        timeout=_JOIN_WAIT if machines.nodes == 1 else _WAIT_FOR_MACHINES,
+        forward_sync_buffers=False,
     )
+    return options | {"num_nodes": machines.nodes, "strategy": strategy}
+
+
+def _result(
+    module: ResumableModule, loader: ResumableLoader, stopped: NonFiniteLoss | None, *, seconds: float
+) -> FitResult:
+    """Return the mean loss of each epoch, NaN where a step is missing, and the times."""
+    size = loader.steps_per_epoch
+    epochs = [module.step_losses[start : start + size] for start in range(0, len(loader), size)]
+    losses = [sum(epoch) / size if len(epoch) == size else math.nan for epoch in epochs]
+    step, part = (None, "") if stopped is None else (stopped.step, stopped.part)
+    return FitResult(losses, step, seconds, cpu_seconds=module.cpu_seconds, stopped_in=part)
 
 
 class _StepReporter(Callback):
@@ -198,10 +236,3 @@ class _StepReporter(Callback):
     ) -> None:
         assert isinstance(pl_module, ResumableModule)
         self._progress.advance(note=pl_module.note)
-
-
-def _epoch_losses(step_losses: list[float], loader: ResumableLoader) -> list[float]:
-    """Return the mean of each epoch, NaN where a step is missing."""
-    size = loader.steps_per_epoch
-    epochs = [step_losses[start : start + size] for start in range(0, len(loader), size)]
-    return [sum(losses) / size if len(losses) == size else math.nan for losses in epochs]

@@ -8,36 +8,29 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from invattn._errors import DataError, InvAttnError
 
 
-def processes() -> int:
+def _processes() -> int:
     """Return how many processes train together."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
-def summed(values: list[float], *, near: Tensor) -> list[float]:
-    """Return the sums over all processes; every process must call it.
-
-    Args:
-        values: Of this process.
-        near: A tensor on the device that the processes talk through.
-    """
-    if processes() == 1:
-        return values
+def _summed(values: list[float], *, near: Tensor) -> list[float]:
+    """Return the sums over all processes, which talk through a device; every process must call it."""
     totals = torch.tensor(values, dtype=torch.float64, device=near.device)
-    distributed.all_reduce(totals)
+    if _processes() > 1:
+        distributed.all_reduce(totals)
     return [float(total) for total in totals.tolist()]
 
 
 def first_text(text: str) -> str:
     """Return the text of the first process that has one; every process must call it."""
-    if processes() == 1:
-        return text
-    texts: list[str] = [""] * processes()
-    distributed.all_gather_object(texts, text)
+    texts = [text] * _processes()
+    if len(texts) > 1:
+        distributed.all_gather_object(texts, text)
     return next((found for found in texts if found), "")
 
 
@@ -65,11 +58,16 @@ class ResumableModule(LightningModule):
 
     Args:
         run_key: Identifies the run; a checkpoint with another key is not resumed.
+
+    Attributes:
+        step_losses: Mean over all processes of the loss of every step.
+        learning_rate: Of the last step.
     """
 
     def __init__(self, *, run_key: str = "") -> None:
         super().__init__()
         self.step_losses: list[float] = []
+        self.learning_rate = 0.0
         self._run_key = run_key
         self._earlier_seconds = 0.0
         self._others_seconds = 0.0
@@ -79,6 +77,11 @@ class ResumableModule(LightningModule):
     def note(self) -> str:
         """What the progress shows beside the bar."""
         return f"loss {self.step_losses[-1]:.4f}"
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """What a log shows of the last step."""
+        return {"loss": self.step_losses[-1], "learning_rate": self.learning_rate}
 
     @property
     def cpu_seconds(self) -> float:
@@ -93,11 +96,26 @@ class ResumableModule(LightningModule):
         """
         assert step == len(self.step_losses), "the loader and the module must resume at the same step"
         own = self._own_seconds
-        total, seconds, count = summed([float(loss.detach()), own, 1.0], near=loss)
+        total, seconds, count = _summed([float(loss.detach()), own, 1.0], near=loss)
         value, self._others_seconds = total / count, seconds - own
         if not math.isfinite(value):
             raise NonFiniteLoss(step)
         self.step_losses.append(value)
+
+    def check_gradient(self, network: nn.Module) -> None:
+        """Check the gradient of every weight before a step is made along it.
+
+        Raises:
+            NonFiniteLoss: If it is not finite, with the first weight where it is not.
+        """
+        for name, weight in network.named_parameters():
+            if weight.grad is not None and not bool(weight.grad.isfinite().all()):
+                raise NonFiniteLoss(len(self.step_losses) - 1, part=f"the gradient of {name}")
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """Make a step, and take note of its learning rate."""
+        self.learning_rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        super().optimizer_step(*arguments, **options)
 
     @property
     def _own_seconds(self) -> float:
@@ -137,12 +155,7 @@ class ResumableModule(LightningModule):
             )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the losses.
-
-        Raises:
-            DataError: If the checkpoint is of another run.
-        """
-        self.check_checkpoint(checkpoint)
+        """Restore the losses of a checkpoint that was checked when it was read."""
         self.step_losses = [float(value) for value in checkpoint["step_losses"]]
         self._earlier_seconds = float(checkpoint["cpu_seconds"])
 

@@ -5,28 +5,38 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from invattn._errors import check_name
+from invattn.experiments.kit.training.machines import Machines
 
 OPTIMIZERS = ("adam", "adamax")
+
+
+TRAINER_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
+"""Precision in which training evaluates a model -> Lightning's name of it."""
+
+PRECISIONS = tuple(TRAINER_PRECISIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
     """Adam or Adamax with a linear warm-up, a cosine decay, clipped gradients and averaged weights.
 
+    The average is exponential; early steps have the decay (1 + step) / (10 + step) where that is smaller, and a decay
+    of 0 averages nothing.
+
     Attributes:
-        steps: Number of steps of the whole training.
-        lr: Largest learning rate.
-        warm_up: Steps in which it rises linearly; then it falls to 0 along a cosine.
-        clip: Largest norm of the gradient; longer ones are scaled.
-        averaging: Decay of the exponential moving average of the weights; 0 averages nothing. Early steps use
-            (1 + step) / (10 + step) where that is smaller.
+        steps: Training steps.
+        batch_size: Samples in a batch.
         optimizer: adam or adamax.
+        lr: Largest learning rate.
+        warm_up: Steps in which it rises; a cosine takes it to 0.
+        clip: Longer gradients are scaled to this norm.
+        averaging: Decay of the average of weights that is evaluated.
 
     Raises:
         ValueError: If a name is unknown or a number is out of range.
@@ -35,19 +45,18 @@ class Optimisation:
         Kingma and Ba 2015 (Adam, Adamax).
     """
 
-    steps: int
+    steps: int = 250
+    batch_size: int = 64
+    optimizer: str = "adam"
     lr: float = 5e-3
     warm_up: int = 20
     clip: float = 1.0
     averaging: float = 0.98
-    optimizer: str = "adam"
 
     def __post_init__(self) -> None:
         check_name(self.optimizer, OPTIMIZERS, what="optimizer")
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1; got {self.steps}.")
-        if self.warm_up < 0:
-            raise ValueError(f"warm_up must be at least 0; got {self.warm_up}.")
+        _check_least(self, 1, "steps", "batch_size")
+        _check_least(self, 0, "warm_up")
         for name in ("lr", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive; got {getattr(self, name)}.")
@@ -58,8 +67,7 @@ class Optimisation:
         """Return the optimiser of a module and the learning rate of every step, as Lightning takes them."""
         kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax}[self.optimizer]
         optimizer = kind(module.parameters(), lr=self.lr)
-        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine_with_warm_up(self.steps, warm_up=self.warm_up))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+        return stepwise(optimizer, cosine_with_warm_up(self.steps, warm_up=self.warm_up))
 
     @torch.no_grad()
     def average(self, mean: nn.Module, now: nn.Module, *, step: int) -> None:
@@ -86,50 +94,31 @@ def cosine_with_warm_up(steps: int, *, warm_up: int) -> Callable[[int], float]:
     return factor
 
 
-if TYPE_CHECKING:  # training needs Lightning, which takes seconds to import
-    from invattn.experiments.kit.training.machines import Machines
-
-PRECISIONS = ("fp32", "bf16")
-ACCELERATORS = ("auto", "cpu", "gpu")
-
-STRATEGIES = ("ddp",)
-"""How several processes train one model: every process has the whole model and a part of each batch."""
+def stepwise(optimizer: torch.optim.Optimizer, factor: Callable[[int], float]) -> dict[str, Any]:
+    """Return an optimiser, and its learning rate times a factor of each step, as Lightning takes them."""
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
+class TrainingOptions(Optimisation):
     """The training.
 
     Attributes:
-        steps: Training steps.
-        epochs: Passes over the training images, in place of steps; 0: ``steps`` decides.
-        batch_size: Samples in a batch.
-        optimizer: adam or adamax.
-        lr: Largest learning rate.
-        warm_up: Steps in which it rises; it falls to 0 along a cosine afterwards.
-        clip: Largest norm of the gradient; longer ones are scaled.
-        averaging: Decay of the average of weights that is evaluated.
-        precision: fp32, or bf16 for products of matrices in bfloat16 during training.
-        repeats: Trainings of each variant, with seeds ``seed``, ``seed + 1``, ...
+        epochs: Passes over the training images, in place of steps.
+        precision: fp32, or bf16 for matrix products.
+        repeats: Trainings of each variant with different seeds.
         seed: Decides everything that is random.
-        checkpoint_minutes: Time between saves of the state of an unfinished training.
-        max_minutes: Time after which training stops with its state saved, for ``resume`` to continue; 0: never.
-        log_every: Steps between samples of the model in the TensorBoard log; 0 writes no log.
-        accelerator: What training runs on: cpu, gpu, or auto for a GPU where there is one.
-        devices: Processes, each with a GPU of its own where there are some, on every machine.
-        nodes: Machines.
-        strategy: How processes share a batch: ddp.
-        resume: Continue an interrupted training.
+        checkpoint_minutes: Time between saves of an unfinished training.
+        max_minutes: Stop training after so long, with its state saved for --resume.
+        log_every: Steps between samples in OUTPUT/tensorboard; 0 writes no log.
+        accelerator: cpu, gpu, or auto.
+        devices: Processes, or GPUs, of each machine that share every batch.
+        nodes: Machines; start the command on each with NODE_RANK, MASTER_ADDR, MASTER_PORT.
+        resume: Continue the run stopped in OUTPUT.
     """
 
-    steps: int = 250
     epochs: int = 0
-    batch_size: int = 64
-    optimizer: str = "adam"
-    lr: float = 0.005
-    warm_up: int = 20
-    clip: float = 1.0
-    averaging: float = 0.98
     precision: str = "fp32"
     repeats: int = 1
     seed: int = 0
@@ -139,7 +128,6 @@ class TrainingOptions:
     accelerator: str = "auto"
     devices: int = 1
     nodes: int = 1
-    strategy: str = "ddp"
     resume: bool = False
 
     def check_training(self) -> None:
@@ -148,34 +136,22 @@ class TrainingOptions:
         Raises:
             ValueError: If a name is unknown or a number is out of range.
         """
-        for name in ("steps", "batch_size", "repeats"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
-        for name in ("epochs", "log_every"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0; got {getattr(self, name)}.")
+        Optimisation.__post_init__(self)
+        _check_least(self, 1, "repeats")
+        _check_least(self, 0, "epochs", "log_every")
         if not 0 <= self.max_minutes < math.inf:
             raise ValueError(f"max_minutes must be at least 0; got {self.max_minutes}.")
         if not self.checkpoint_minutes > 0:
             raise ValueError(f"checkpoint_minutes must be positive; got {self.checkpoint_minutes}.")
         check_name(self.precision, PRECISIONS, what="precision")
-        check_name(self.strategy, STRATEGIES, what="strategy")
-        self.optimisation()
         self.machines()
-
-    def optimisation(self) -> Optimisation:
-        """Return how weights are updated."""
-        return Optimisation(
-            steps=self.steps,
-            lr=self.lr,
-            warm_up=self.warm_up,
-            clip=self.clip,
-            averaging=self.averaging,
-            optimizer=self.optimizer,
-        )
 
     def machines(self) -> Machines:
         """Return what training runs on."""
-        from invattn.experiments.kit.training.machines import Machines
-
         return Machines(devices=self.devices, nodes=self.nodes, accelerator=self.accelerator)
+
+
+def _check_least(options: object, least: int, *names: str) -> None:
+    for name in names:
+        if getattr(options, name) < least:
+            raise ValueError(f"{name} must be at least {least}; got {getattr(options, name)}.")

@@ -6,17 +6,20 @@ import torch
 
 from invattn._errors import DataError
 from invattn.experiments.kit.data.pixels import read_picture
+from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import ImageData, load_reconstruction_data
 
 
 def _load(root: Path, *, size: int = 3, image_size: object = "original") -> ImageData:
     return load_reconstruction_data(
-        "celeba",
-        data_root=root,
-        train_size=size,
-        test_size=size,
-        image_size=image_size,  # type: ignore[arg-type]
-        seed=0,
+        ImageRequest(
+            "celeba",
+            data_root=root,
+            train_size=size,
+            test_size=size,
+            image_size=image_size,  # type: ignore[arg-type]
+            seed=0,
+        )
     )
 
 

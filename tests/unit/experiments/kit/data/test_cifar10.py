@@ -6,12 +6,13 @@ import torch
 
 from invattn._errors import DataError
 from invattn.experiments.kit.data.cifar10 import read_batch
+from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import ImageData, load_reconstruction_data
 
 
 def _load(root: Path, *, train_size: int = 5, test_size: int = 3) -> ImageData:
     return load_reconstruction_data(
-        "cifar10", data_root=root, train_size=train_size, test_size=test_size, image_size=32, seed=0
+        ImageRequest("cifar10", data_root=root, train_size=train_size, test_size=test_size, image_size=32, seed=0)
     )
 
 

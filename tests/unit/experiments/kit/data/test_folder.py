@@ -10,6 +10,7 @@ from PIL import Image
 from invattn._errors import DataError
 from invattn.experiments.kit.data.folder import list_images
 from invattn.experiments.kit.data.pixels import read_picture
+from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import ImageData, load_reconstruction_data
 
 Writer = Callable[..., Path]
@@ -17,12 +18,14 @@ Writer = Callable[..., Path]
 
 def _load(folder: Path, *, size: int = 2, image_size: object = 32, seed: int = 0) -> ImageData:
     return load_reconstruction_data(
-        str(folder),
-        data_root=None,
-        train_size=size,
-        test_size=size,
-        image_size=image_size,  # type: ignore[arg-type]
-        seed=seed,
+        ImageRequest(
+            str(folder),
+            data_root=None,
+            train_size=size,
+            test_size=size,
+            image_size=image_size,  # type: ignore[arg-type]
+            seed=seed,
+        )
     )
 
 
@@ -75,7 +78,7 @@ def test_missing_folder_and_misspelt_name(tmp_path: Path, monkeypatch: pytest.Mo
     assert "did you mean photos?" in _refused(Path("Photo"))
     assert "nor a folder: check the path" in _refused(tmp_path / "absent")
     with pytest.raises(DataError, match="'' is neither"):
-        load_reconstruction_data("", data_root=None, train_size=1, test_size=1, image_size=32, seed=0)
+        load_reconstruction_data(ImageRequest("", data_root=None, train_size=1, test_size=1, image_size=32, seed=0))
 
 
 def test_empty_folder_and_folders_only(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from PIL import Image
 
 from invattn._errors import DataError
 from invattn.experiments.kit.data import hub as hub_module
-from invattn.experiments.kit.data.gather import gather
 from invattn.experiments.kit.data.hub import HUB_SETS, HubSet, open_hub, pictures_of_split
-from invattn.experiments.kit.data.sets import load_reconstruction_data
+from invattn.experiments.kit.data.reading import ImageRequest
+from invattn.experiments.kit.data.sets import gather, load_reconstruction_data
 
 
 def _images(count: int, *, seed: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -33,6 +33,10 @@ def _write(folder: Path, *, column: str) -> dict[str, torch.Tensor]:
     return written
 
 
+def wanted(train: int, test: int) -> ImageRequest:
+    return ImageRequest("hub", data_root=None, train_size=train, test_size=test, image_size=32, seed=0)
+
+
 @pytest.fixture(autouse=True)
 def quiet() -> None:
     datasets.disable_progress_bars()
@@ -42,8 +46,8 @@ def quiet() -> None:
 def test_reads_parquet_files_of_the_hubs_format(tmp_path: Path, test_from_end: bool) -> None:
     written = _write(tmp_path / "set", column="img")
     hub_set = HubSet(str(tmp_path / "set"), None, "img", test_from_end=test_from_end)
-    source = open_hub(hub_set, train_size=4, test_size=2, cache_dir=tmp_path / "cache")
-    images = gather(source, image_size=32, train_size=4, test_size=2)
+    source = open_hub(hub_set, wanted(4, 2), cache_dir=tmp_path / "cache")
+    images = gather(source, wanted(4, 2))
     assert torch.equal(images.train, written["train"][:4])
     assert torch.equal(images.test, written["test"][-2:] if test_from_end else written["test"][:2])
     assert images.notes == (f"downloaded from the Hugging Face hub: {hub_set.path}",)
@@ -52,8 +56,8 @@ def test_reads_parquet_files_of_the_hubs_format(tmp_path: Path, test_from_end: b
 def test_fewer_images_than_asked_for(tmp_path: Path) -> None:
     _write(tmp_path / "set", column="image")
     hub_set = HubSet(str(tmp_path / "set"), None, "image", test_from_end=True)
-    source = open_hub(hub_set, train_size=100, test_size=100, cache_dir=tmp_path / "cache")
-    images = gather(source, image_size=32, train_size=100, test_size=100)
+    source = open_hub(hub_set, wanted(100, 100), cache_dir=tmp_path / "cache")
+    images = gather(source, wanted(100, 100))
     assert (len(images.train), len(images.test)) == (6, 5)
     assert "asked for 100 test images, 5 are there" in images.notes
 
@@ -69,7 +73,9 @@ def test_without_data_root_the_hub_is_asked(name: str, monkeypatch: pytest.Monke
         return datasets.Dataset.from_dict({HUB_SETS[name].column: images}, features=features)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    data = load_reconstruction_data(name, data_root=None, train_size=3, test_size=2, image_size=32, seed=0)
+    data = load_reconstruction_data(
+        ImageRequest(name, data_root=None, train_size=3, test_size=2, image_size=32, seed=0)
+    )
     expected = _images(8, seed=len("test"))
     chosen = expected[-2:] if name == "celeba" else expected[:2]
     assert torch.equal(data.test, torch.from_numpy(chosen).permute(0, 3, 1, 2))
@@ -83,7 +89,7 @@ def test_offline_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
     with pytest.raises(DataError, match=r"could not be downloaded .* pass --data-root") as error:
-        load_reconstruction_data("svhn", data_root=None, train_size=3, test_size=2, image_size=32, seed=0)
+        load_reconstruction_data(ImageRequest("svhn", data_root=None, train_size=3, test_size=2, image_size=32, seed=0))
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 400
 
@@ -92,7 +98,7 @@ def test_a_missing_split_is_one_line(tmp_path: Path) -> None:
     _write(tmp_path / "set", column="img")
     (tmp_path / "set" / "data" / "test-00000-of-00001.parquet").unlink()
     with pytest.raises(DataError, match="--data-root") as error:
-        open_hub(HubSet(str(tmp_path / "set"), None, "img"), train_size=1, test_size=1, cache_dir=tmp_path / "cache")
+        open_hub(HubSet(str(tmp_path / "set"), None, "img"), wanted(1, 1), cache_dir=tmp_path / "cache")
     assert "\n" not in str(error.value)
 
 
@@ -110,4 +116,4 @@ def test_without_the_library_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr("invattn.experiments.kit.data.reading.importlib.import_module", missing)
     with pytest.raises(DataError, match=r"datasets is needed .* pip install"):
-        hub_module.open_hub(HUB_SETS["cifar10"], train_size=1, test_size=1)
+        hub_module.open_hub(HUB_SETS["cifar10"], wanted(1, 1))

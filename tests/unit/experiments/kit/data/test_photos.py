@@ -7,18 +7,21 @@ import torch
 
 from invattn._errors import DataError
 from invattn.experiments.kit.data import photos as photos_module
-from invattn.experiments.kit.data.photos import TEST_PICTURES, TRAIN_PICTURES
+from invattn.experiments.kit.data.photos import TEST_PICTURES, TRAIN_PICTURES, read_shipped
+from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import ImageData, load_reconstruction_data
 
 
 def _load(*, image_size: object = 32, seed: int = 0, train_size: int = 10, test_size: int = 6) -> ImageData:
     return load_reconstruction_data(
-        "photos",
-        data_root=None,
-        train_size=train_size,
-        test_size=test_size,
-        image_size=image_size,  # type: ignore[arg-type]
-        seed=seed,
+        ImageRequest(
+            "photos",
+            data_root=None,
+            train_size=train_size,
+            test_size=test_size,
+            image_size=image_size,  # type: ignore[arg-type]
+            seed=seed,
+        )
     )
 
 
@@ -37,7 +40,7 @@ def test_all_pictures_are_installed_with_scikit_image() -> None:
     files = list(chain.from_iterable([*TRAIN_PICTURES.values(), *TEST_PICTURES.values()]))
     assert len(files) == 9  # eight photographs, one of them a stereo pair
     for file in files:
-        pixels = photos_module._read(file)
+        pixels = read_shipped(file)
         assert pixels.dtype == torch.uint8
         assert pixels.shape[0] == 3
         assert min(pixels.shape[1:]) >= 256
@@ -63,8 +66,8 @@ def test_training_and_test_crops_come_from_different_pictures() -> None:
     assert not set(TRAIN_PICTURES) & set(TEST_PICTURES)
     assert not set(chain(*TRAIN_PICTURES.values())) & set(chain(*TEST_PICTURES.values()))
     data = _load(image_size="original", train_size=10, test_size=6)
-    train = [photos_module._read(file) for file in chain(*TRAIN_PICTURES.values())]
-    test = [photos_module._read(file) for file in chain(*TEST_PICTURES.values())]
+    train = [read_shipped(file) for file in chain(*TRAIN_PICTURES.values())]
+    test = [read_shipped(file) for file in chain(*TEST_PICTURES.values())]
     for crop in data.test:
         assert any(_holds(picture, crop) for picture in test)
         assert not any(_holds(picture, crop) for picture in train)
@@ -105,7 +108,7 @@ def test_image_size_up_to_256() -> None:
 
 def test_a_picture_that_is_not_shipped_is_one_line() -> None:
     with pytest.raises(DataError, match=r"does not ship absent\.png"):
-        photos_module._read("absent.png")
+        read_shipped("absent.png")
 
 
 def test_without_scikit_image_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from invattn._errors import DataError
-from invattn.experiments.kit.data.gather import gather
-from invattn.experiments.kit.data.reading import Picture, Pictures, disjoint_counts
-from invattn.experiments.kit.data.sets import SETS, fingerprint, load_reconstruction_data
+from invattn.experiments.kit.data.reading import ImageRequest, Picture, Pictures, disjoint_counts
+from invattn.experiments.kit.data.sets import SETS, fingerprint, gather, load_reconstruction_data
 
 
 @pytest.mark.parametrize(
@@ -21,11 +20,13 @@ from invattn.experiments.kit.data.sets import SETS, fingerprint, load_reconstruc
 def test_impossible_sizes_are_refused(arguments: dict[str, int], message: str) -> None:
     sizes = {"train_size": 2, "test_size": 2, "image_size": 32} | arguments
     with pytest.raises(DataError, match=message):
-        load_reconstruction_data("photos", data_root=None, seed=0, **sizes)
+        load_reconstruction_data(ImageRequest("photos", data_root=None, seed=0, **sizes))
 
 
 def test_a_data_root_that_serves_nothing_is_said(tmp_path: Path) -> None:
-    data = load_reconstruction_data("photos", data_root=tmp_path, train_size=1, test_size=1, image_size=32, seed=0)
+    data = load_reconstruction_data(
+        ImageRequest("photos", data_root=tmp_path, train_size=1, test_size=1, image_size=32, seed=0)
+    )
     assert data.notes[-1] == "data_root was given and is not used by photos"
     assert SETS == ("photos", "cifar10", "svhn", "celeba")
 
@@ -73,7 +74,8 @@ def test_shares_are_never_larger_than_asked_for(total: int) -> None:
 
 def test_an_empty_part_is_refused() -> None:
     picture = Picture("a", torch.zeros(3, 4, 4, dtype=torch.uint8))
+    one = ImageRequest("one", data_root=None, train_size=1, test_size=1, image_size=4, seed=0)
     with pytest.raises(DataError, match="there are no test images"):
-        gather(Pictures([picture], []), image_size=4, train_size=1, test_size=1)
+        gather(Pictures([picture], []), one)
     with pytest.raises(DataError, match="there are no training images"):
-        gather(Pictures([], [picture]), image_size=4, train_size=1, test_size=1)
+        gather(Pictures([], [picture]), one)

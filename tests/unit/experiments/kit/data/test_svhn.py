@@ -6,6 +6,7 @@ import scipy.io
 import torch
 
 from invattn._errors import DataError
+from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import ImageData, load_reconstruction_data
 
 
@@ -21,7 +22,7 @@ def _write(root: Path, name: str, *, count: int, labels: bool = True) -> torch.T
 
 def _load(root: Path, *, train_size: int = 4, test_size: int = 2) -> ImageData:
     return load_reconstruction_data(
-        "svhn", data_root=root, train_size=train_size, test_size=test_size, image_size=32, seed=0
+        ImageRequest("svhn", data_root=root, train_size=train_size, test_size=test_size, image_size=32, seed=0)
     )
 
 

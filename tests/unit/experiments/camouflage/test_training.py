@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from invattn.experiments.camouflage.segmentation import MaskLog, MaskTraining, PeakMemory, preview
+from invattn.experiments.camouflage.training import MaskTraining, PeakMemory, preview
 from invattn.experiments.kit.progress import SilentProgress
+from invattn.experiments.kit.training.event_log import EventLog
 from invattn.experiments.kit.training.fit import fit
 from invattn.experiments.kit.training.interruption import Interrupted
 from invattn.experiments.kit.training.loader import ResumableLoader
@@ -63,14 +65,20 @@ def test_the_loss_is_the_mean_cross_entropy_of_pixels(tmp_path: Path) -> None:
 
 def test_the_loss_falls_and_the_rate_decays_by_epoch(tmp_path: Path) -> None:
     module = training(decay=0.9)
-    log = MaskLog(tmp_path / "log", shown=Images()(torch.arange(2), 0), every=4)
+    shown = Images()(torch.arange(2), 0)
+    log = EventLog(tmp_path / "log", draw=lambda: preview(module, shown), name="image, mask, map", every=4)
     result = fit(
         module, loader(), checkpoint=tmp_path / "a.ckpt", resume=False, progress=SilentProgress(), callbacks=[log]
     )
     assert result.losses[-1] < 0.9 * result.losses[0]
     state = torch.load(tmp_path / "a.ckpt", weights_only=True)
     assert state["lr_schedulers"][0]["_last_lr"] == [pytest.approx(0.05 * 0.9**5)]
-    assert list((tmp_path / "log").iterdir())
+    logged = EventAccumulator(str(tmp_path / "log"))
+    logged.Reload()
+    assert [event.value for event in logged.Scalars("loss")] == pytest.approx(module.step_losses)
+    rates = [event.value for event in logged.Scalars("learning_rate")]
+    assert rates == pytest.approx([0.05 * 0.9 ** (step / 4) for step in range(20)])
+    assert [event.step for event in logged.Images("image, mask, map")][-1] == 20
 
 
 def test_a_resumed_training_ends_with_equal_weights(tmp_path: Path) -> None:
@@ -106,8 +114,6 @@ def test_the_preview_shows_images_masks_and_maps_and_changes_nothing() -> None:
     assert torch.equal(picture[:, :8], torch.cat([shown[0, :3], shown[1, :3]], dim=-1))
     assert torch.equal(picture[:, 8:16, :8], shown[0, 3:].expand(3, -1, -1))
     assert module.network.training
-    with pytest.raises(ValueError, match="at least 1"):
-        MaskLog(Path(), shown=shown, every=0)
 
 
 def test_peak_memory_sees_what_was_allocated_and_freed() -> None:
