@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from invattn._errors import DataError
 from invattn._files import atomic_write, read_json, write_json
 from invattn.bijections import Composed
+from invattn.experiments.density.config import SampleOptions
 from invattn.experiments.density.data import DequantisedData
 from invattn.experiments.density.image_figures import neighbour_arrays, to_pictures, walk_arrays
 from invattn.experiments.density.sampling import Samples, draw_samples, frechet_distance, load_features
@@ -26,48 +27,8 @@ from invattn.flows import Flow
 from invattn.hub import ImageFlowConfig, load_flow
 from invattn.recipes import make_recipe
 
-LARGEST_TEMPERATURE = 10.0
-
 WALKS, WALK_STEPS = 8, 11
 COMPARED, NEIGHBOURS = 10, 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleOptions:
-    """Options of ``invattn density sample`` for images.
-
-    Attributes:
-        model: The model's folder.
-        count: Samples at each temperature.
-        temperatures: Factors of the base's standard deviation, above 0.
-        interpolate: Whether to walk between test images.
-        nearest: Whether to search the training images nearest to samples.
-        fid_features: A TorchScript feature extractor for a Frechet distance to the test images; None for none.
-        data: Images in the place of those that the flow was trained on: a name or a folder; None for those.
-        data_root: Where cifar10, svhn or celeba lie.
-        seed: Decides the samples.
-
-    Raises:
-        DataError: If a temperature is out of range or stands twice.
-    """
-
-    model: Path
-    count: int = 36
-    temperatures: tuple[float, ...] = (0.7, 0.8, 1.0)
-    interpolate: bool = False
-    nearest: bool = False
-    fid_features: Path | None = None
-    data: str | None = None
-    data_root: Path | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_temperatures(self.temperatures)
-
-    @property
-    def needs_images(self) -> bool:
-        """Whether real images have to be read."""
-        return self.interpolate or self.nearest or self.fid_features is not None
 
 
 @dataclass(frozen=True)
@@ -107,15 +68,6 @@ def is_image_flow(folder: Path) -> bool:
     """
     plain = read_json(folder / "config.json")
     return isinstance(plain, dict) and plain.get("model") == ImageFlowConfig.model
-
-
-def check_temperatures(temperatures: tuple[float, ...]) -> None:
-    """Raise DataError unless every temperature lies in (0, 10] and stands there once."""
-    for value in temperatures:
-        if not 0 < value <= LARGEST_TEMPERATURE:
-            raise DataError(f"the temperature must be above 0 and at most {LARGEST_TEMPERATURE:g}; got {value:g}.")
-    if not temperatures or len(set(temperatures)) < len(temperatures):
-        raise DataError("give at least one temperature, and each once.")
 
 
 def sample_images(options: SampleOptions, progress: Progress) -> SampledImages:
@@ -166,10 +118,10 @@ def _real_images(options: SampleOptions, config: ImageFlowConfig) -> Dequantised
 
 
 def _draw(flow: Flow, options: SampleOptions, temperature: float, progress: Progress) -> Samples:
-    progress.begin(f"sample at temperature {temperature:g}", total=options.count)
+    progress.begin(f"sample at temperature {temperature:g}", total=options.images)
     try:
         seed = derive_seed(options.seed, "samples")
-        return draw_samples(flow, options.count, seed=seed, temperature=temperature, on_batch=progress.advance)
+        return draw_samples(flow, options.images, seed=seed, temperature=temperature, on_batch=progress.advance)
     finally:
         progress.end()
 
@@ -210,7 +162,7 @@ def _summary(options: SampleOptions, config: ImageFlowConfig, drawn: list[Sample
         "attention": config.attention,
         "recipe": make_recipe(config.recipe).name,
         "seed": options.seed,
-        "count": options.count,
+        "count": options.images,
         "temperatures": list(options.temperatures),
         "failed": [int((~part.converged).sum()) for part in drawn],
         "not_finite": [int((~part.finite).sum()) for part in drawn],
