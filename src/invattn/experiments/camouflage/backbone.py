@@ -25,12 +25,7 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _SIZES: dict[str, dict[str, Any]] = {
     "resnet50": {},  # the defaults of ResNetConfig are ResNet-50's: 256, 512, 1024, 2048 channels
-    "small": {
-        "embedding_size": 16,
-        "hidden_sizes": [24, 32, 48, 64],
-        "depths": [1, 1, 1, 1],
-        "layer_type": "basic",
-    },
+    "small": {"embedding_size": 16, "hidden_sizes": [24, 32, 48, 64], "depths": [1, 1, 1, 1], "layer_type": "basic"},
 }
 
 BACKBONES = tuple(_SIZES)
@@ -77,17 +72,15 @@ class ResNetLevels(nn.Module):
         return list(self.resnet((images - self.mean) / self.std).feature_maps)
 
     def __call__(self, images: Tensor) -> list[Tensor]:
-        result: list[Tensor] = super().__call__(images)
-        return result
+        levels: list[Tensor] = super().__call__(images)
+        return levels
 
 
 def load_backbone_weights(levels: ResNetLevels, source: str) -> None:
-    """Load pretrained weights.
+    """Replace the weights of a backbone by pretrained ones.
 
-    Args:
-        levels: The backbone; its weights are replaced.
-        source: ``none`` leaves it as it is; ``hub`` is the ResNet-50 trained on ImageNet-1K of the Hugging Face hub;
-            else a folder with a ResNet of the transformers library.
+    ``none`` leaves it as it is; ``hub`` is the ResNet-50 trained on ImageNet-1K of the Hugging Face hub; any other
+    source is a folder with a ResNet of the transformers library.
 
     Raises:
         DataError: If the weights cannot be had, or are of another network; one line that says what to do.
@@ -127,8 +120,7 @@ def quiet_transformers() -> Iterator[None]:
     """Silence the notices and progress bars of the transformers library inside the block."""
     from transformers.utils import logging
 
-    level = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:

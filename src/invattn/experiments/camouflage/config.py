@@ -129,11 +129,11 @@ class CamouflageConfig(SharedTraining, OutputOptions):
     epochs: Count = 30
     batch_size: Count = 6
     lr: Annotated[Positive, "RATE"] = 2.5e-5
-    lr_decay: Annotated[float, number_between(0.0, 1.0001), "F"] = 1.0
+    lr_decay: Annotated[float, number_between(0.0, 1.0, closed=True), "F"] = 1.0
     vary: bool = False
     pretrain_epochs: Whole = 0
     lipschitz: Annotated[Share, "C"] = 0.9
-    difficulty: Annotated[float, number_from(0.0, 1.0001), "D"] = 0.5
+    difficulty: Annotated[float, number_from(0.0, 1.0, closed=True), "D"] = 0.5
     train_size: Count | None = None
     test_size: Count | None = None
     workers: Annotated[Count, Mark.NOT_OF_A_CELL] = 1
@@ -142,8 +142,8 @@ class CamouflageConfig(SharedTraining, OutputOptions):
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.lr > _LARGEST_LR or self.lr_decay > 1 or self.difficulty > 1:
-            raise ValueError(f"lr must be at most {_LARGEST_LR:g}, lr_decay and difficulty at most 1.")
+        if self.lr > _LARGEST_LR:
+            raise ValueError(f"lr must be at most {_LARGEST_LR:g}; got {self.lr}.")
         if self.workers > 1 and self.devices * self.nodes > 1:
             raise ValueError("workers train different rows and devices share one: give --workers 1, or --devices 1.")
         if self.pretrain_epochs and self.nodes > 1:

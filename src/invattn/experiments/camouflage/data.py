@@ -53,7 +53,7 @@ def open_camouflage_data(config: CamouflageConfig) -> CamouflageData:
     else:
         train = MaskFolder(Path(config.data), name=Path(config.data).name, limit=config.train_size)
         notes.append(count_note("the training set", len(train), published=TRAINING_COUNT))
-    test = open_test_sets(config.test, limit=config.test_size)
+    test: list[MaskedImages] = [MaskFolder(folder, name=name, limit=config.test_size) for name, folder in config.test]
     if not test:
         if config.data != SYNTHETIC:
             raise DataError("there is no test set: name at least one with --test NAME=DIR.")
@@ -67,19 +67,6 @@ def open_camouflage_data(config: CamouflageConfig) -> CamouflageData:
             "smaller --batch-size."
         )
     return CamouflageData(train, test, tuple(note for note in notes if note))
-
-
-def open_test_sets(sets: Sequence[tuple[str, Path]], *, limit: int | None = None) -> list[MaskedImages]:
-    """Return test sets of folders.
-
-    Args:
-        sets: Name and folder of each.
-        limit: Use only so many images of each; None: all.
-
-    Raises:
-        DataError: If a folder cannot be used.
-    """
-    return [MaskFolder(folder, name=name, limit=limit) for name, folder in sets]
 
 
 def _synthetic(part: str, config: CamouflageConfig, count: int) -> SyntheticCamouflage:
@@ -110,12 +97,8 @@ class TrainingPairs:
         if number in self._kept:
             return self._kept[number]
         image, mask = self._images.pair(number)
-        square = torch.cat(
-            [
-                resize(image, height=self._side, width=self._side),
-                resize(mask[None].expand(3, -1, -1), height=self._side, width=self._side)[:1],
-            ]
-        )
+        resized = [resize(part, height=self._side, width=self._side) for part in (image, mask.expand(3, -1, -1))]
+        square = torch.cat([resized[0], resized[1][:1]])
         if len(self._kept) < self._most:
             self._kept[number] = square
         return square

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,13 +20,7 @@ _NAMED = 3
 
 
 class Match(NamedTuple):
-    """Two files with one stem.
-
-    Attributes:
-        stem: Their common name.
-        first: The file of the first folder.
-        second: The file of the second folder.
-    """
+    """Files of two folders with one stem."""
 
     stem: str
     first: Path
@@ -48,9 +42,10 @@ def match_stems(first: Path, second: Path, *, what: tuple[str, str]) -> list[Mat
     for have, want, folder, names in ((one, other, second, what), (other, one, first, what[::-1])):
         alone = sorted(have.keys() - want.keys())
         if alone:
+            count = f"{len(alone)} {names[0]}{'' if len(alone) == 1 else 's'}"
             raise DataError(
-                f"{folder} has no {names[1]} for {_count(len(alone), names[0])} ({_some(alone)}): files belong "
-                "together by their name without the ending; add the missing ones, or move the others out."
+                f"{folder} has no {names[1]} for {count} ({_some(alone)}): files belong together by their name without "
+                "the ending; add the missing ones, or move the others out."
             )
     return [Match(stem, one[stem], other[stem]) for stem in sorted(one)]
 
@@ -67,14 +62,9 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _some(names: Iterable[str]) -> str:
-    every = list(names)
-    more = f" and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
-    return ", ".join(every[:_NAMED]) + more
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 LARGEST_LABEL = 1
@@ -133,11 +123,7 @@ TRAINING_COUNT = 4040
 
 
 class MaskedImages(ABC):
-    """Numbered images, each with its mask.
-
-    Attributes:
-        name: Of the set.
-    """
+    """A set of numbered images, each with its mask; it has a name."""
 
     name: str
 

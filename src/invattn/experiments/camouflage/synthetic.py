@@ -21,8 +21,6 @@ _CHANNEL_ORDERS = tuple(permutations(range(3)))
 _MOST_COLOUR = 1.3
 """The colour that stays is uniform up to this, cut at 1: about a quarter of the images keep all of it."""
 
-_VARIATIONS = 4
-
 
 def vary_pairs(pairs: Tensor, *, seed: int, step: int, index: Tensor) -> Tensor:
     """Turn each square by quarters, mirror it, exchange its colour channels and take away part of its colour.
@@ -35,7 +33,7 @@ def vary_pairs(pairs: Tensor, *, seed: int, step: int, index: Tensor) -> Tensor:
         step: Which pass over the data this is.
         index: int64, shape (B,), number of each sample within its data set.
     """
-    drawn = counter_uniform(index, seed=seed, step=step, count=_VARIATIONS, bits=_BITS).tolist()
+    drawn = counter_uniform(index, seed=seed, step=step, count=4, bits=_BITS).tolist()
     return torch.stack([_varied(pair, *numbers) for pair, numbers in zip(pairs, drawn, strict=True)])
 
 

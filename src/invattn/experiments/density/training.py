@@ -67,10 +67,8 @@ class MaximumLikelihood(ResumableModule):
         run_key: str = "",
     ) -> None:
         super().__init__(run_key=run_key)
-        self.flow = flow
-        self.average = copy.deepcopy(flow).requires_grad_(False)
-        self.unit = unit
-        self.gradient_norm = 0.0
+        self.flow, self.average = flow, copy.deepcopy(flow).requires_grad_(False)
+        self.unit, self.gradient_norm = unit, 0.0
         self._optimisation, self._seed = optimisation, seed
 
     @property
@@ -141,10 +139,7 @@ class MaximumLikelihood(ResumableModule):
 def seeded_probes(seed: int, step: int, *, near: Tensor | None = None) -> Iterator[None]:
     """Draw from torch's default generators as a function of (seed, step) inside the block; leave them as they were.
 
-    Args:
-        seed: Of the training.
-        step: The step.
-        near: A tensor on the device whose generator is used too; None for the CPU alone.
+    The generator of the device of ``near`` is one of them; None: that of the CPU alone.
     """
     devices = [near.device] if near is not None and near.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -154,12 +149,7 @@ def seeded_probes(seed: int, step: int, *, near: Tensor | None = None) -> Iterat
 
 @torch.no_grad()
 def first_non_finite(bijection: Bijection, x: Tensor) -> str:
-    """Return which part of a map first gives a value that is not finite, in words; empty if none does.
-
-    Args:
-        bijection: The map; the parts of a chain are tried one after another.
-        x: The batch at which it happens.
-    """
+    """Return which part of a map first gives a value that is not finite at a batch, in words; empty if none does."""
     if not _is_finite(x):
         return "the data"
     for number, part in enumerate(bijection.parts()):
@@ -247,10 +237,6 @@ def start_from_data(chain: Composed, x: Tensor) -> None:
 
     The layers at the front, such as whitening, may need many samples and are cheap; to send so many through a whole
     flow would need too much memory.
-
-    Args:
-        chain: The flow's bijection.
-        x: Samples with shape (B, *event).
     """
     parts = chain.parts()
     closed = [not any(isinstance(inner, ResidualBijection) for inner in part.modules()) for part in parts]
@@ -285,15 +271,9 @@ def _loader(cell: DensityCell, worker: Worker) -> ResumableLoader:
 
 
 def sample_picture(flow: Flow, *, seed: int) -> NDArray[np.uint8] | None:
-    """Return samples as a picture: images side by side, the points of the plane or of each set as dots.
+    """Return samples as a picture, shape (3, H, W): images side by side, points of the plane or of each set as dots.
 
-    Args:
-        flow: Over images in [-0.5, 0.5), sets of points, or points of the plane.
-        seed: Decides the samples.
-
-    Returns:
-        Red, green and blue, shape (3, H, W); None where a sample has no inverse, as an uncertified flow may not have
-        one yet: that is reported after the training.
+    None where a sample has no inverse, as an uncertified flow may not have one yet: that is reported after training.
     """
     try:
         samples = sample_sets(flow, SHOWN, seed=seed)
@@ -305,26 +285,18 @@ def sample_picture(flow: Flow, *, seed: int) -> NDArray[np.uint8] | None:
 
 
 def picture_of_images(images: Tensor) -> NDArray[np.uint8]:
-    """Return images side by side.
+    """Return images with shape (n, 1 or 3, H, W) side by side, shape (3, H, n (W + 1) - 1).
 
-    Args:
-        images: Shape (n, C, H, W) with one or three channels, in [-0.5, 0.5); what lies outside is clipped.
-
-    Returns:
-        Red, green and blue, shape (3, H, n (W + 1) - 1).
+    They lie in [-0.5, 0.5); what lies outside is clipped.
     """
     levels = (256 * (images.detach().cpu().double().nan_to_num() + 0.5)).floor().clamp(0, 255)
     return _side_by_side(levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy().astype(np.uint8))
 
 
 def picture_of_sets(sets: Tensor) -> NDArray[np.uint8]:
-    """Return sets of points of the plane side by side as dots, the second coordinate upwards.
+    """Return sets of points, shape (n, N, 2), side by side as dots, shape (3, 96, 97 n - 1).
 
-    Args:
-        sets: Shape (n, N, 2); points that are far away or not finite are left out.
-
-    Returns:
-        Red, green and blue, shape (3, 96, 97 n - 1).
+    The second coordinate goes upwards; points that are far away or not finite are left out.
     """
     panels = []
     for points in sets.detach().cpu().double().numpy():

@@ -100,15 +100,22 @@ def whole_number(minimum: int, *, multiple: int = 1) -> Reader:
     return Reader(parse, "N")
 
 
-def number_from(low: float, high: float) -> Reader:
-    """Return a reader of numbers that are at least ``low`` and below ``high``."""
-    return _number(lambda number: low <= number < high, f"expected a number, at least {low:g} and below {high:g}; got")
+def number_from(low: float, high: float, *, closed: bool = False) -> Reader:
+    """Return a reader of numbers that are at least ``low`` and below ``high``, or at most, if ``closed``."""
+    bounds = f", at least {low:g} and {'at most' if closed else 'below'} {high:g}"
+    return _number(
+        lambda number: low <= number < high or (closed and number == high), f"expected a number{bounds}; got"
+    )
 
 
-def number_between(low: float, high: float) -> Reader:
-    """Return a reader of numbers strictly between ``low`` and ``high``."""
-    bounds = f"above {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}, neither included"
-    return _number(lambda number: low < number < high, f"expected a number {bounds}; got")
+def number_between(low: float, high: float, *, closed: bool = False) -> Reader:
+    """Return a reader of numbers above ``low`` and below ``high``, or at most ``high``, if ``closed``."""
+    bounds = f"between {low:g} and {high:g}, neither included"
+    if math.isinf(high) or closed:
+        bounds = f"above {low:g}" + (f" and at most {high:g}" if closed else "")
+    return _number(
+        lambda number: low < number < high or (closed and number == high), f"expected a number {bounds}; got"
+    )
 
 
 def _number(is_valid: Callable[[float], bool], complaint: str) -> Reader:
@@ -129,6 +136,8 @@ def list_of(reader: Reader) -> Reader:
 
     def parse(value: object) -> tuple[Any, ...]:
         parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
+        if not parts:
+            raise InvalidValue("expected at least one value; got none.")
         return tuple(reader(part.strip() if isinstance(part, str) else part) for part in parts)
 
     return Reader(parse, f"{reader.metavar},...")

@@ -67,7 +67,7 @@ class ReconstructionConfig(PhotographOptions, OutputOptions):
     def __post_init__(self) -> None:
         check_options(self)
         if self.lr > _LARGEST_LR:
-            raise ValueError(f"lr must be positive and at most {_LARGEST_LR:g}; got {self.lr}.")
+            raise ValueError(f"lr must be at most {_LARGEST_LR:g}; got {self.lr}.")
 
     def attention_names(self) -> tuple[str, ...]:
         """Return the kinds in the order given, each once."""

@@ -21,15 +21,8 @@ from invattn._files import atomic_write
 from invattn.experiments.kit.training.interruption import Interrupted, Interruption
 
 _DAMAGE = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    LookupError,
+    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error),
+    *(RuntimeError, EOFError, OSError, ValueError, LookupError),
 )
 """What reading a file raises that is not whole or not a checkpoint."""
 
@@ -48,12 +41,7 @@ class AtomicCheckpointIO(CheckpointIO):
         self._check = check
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write a checkpoint in the place of the previous one of the same name.
-
-        Args:
-            checkpoint: State of the run.
-            path: The file.
-            storage_options: Not supported; must be None.
+        """Write a checkpoint in the place of the previous one of the same name; ``storage_options`` must be None.
 
         Raises:
             OSError: If it cannot be written; the previous file is then unchanged.
@@ -69,11 +57,6 @@ class AtomicCheckpointIO(CheckpointIO):
         self, path: str | Path, map_location: Any | None = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
         """Read a checkpoint with torch's restricted unpickler, whatever ``weights_only`` says.
-
-        Args:
-            path: The file.
-            map_location: As in ``torch.load``.
-            weights_only: Ignored: always true.
 
         Raises:
             DataError: If the file is missing, damaged, or holds anything but plain values and tensors.
@@ -107,21 +90,10 @@ class ResumeCheckpoint(Callback):
         path: The file.
         interval: Seconds between saves.
         interruption: Whether the user asked to stop; None watches nothing.
-        every_steps: Also save after every so many steps; None saves by time alone.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        interval: float = 30.0,
-        interruption: Interruption | None = None,
-        every_steps: int | None = None,
-    ) -> None:
-        self._path = path
-        self._interval = interval
-        self._interruption = interruption
-        self._every_steps = every_steps
+    def __init__(self, path: Path, *, interval: float = 30.0, interruption: Interruption | None = None) -> None:
+        self._path, self._interval, self._interruption = path, interval, interruption
         self._saved_at = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -131,15 +103,10 @@ class ResumeCheckpoint(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time.
-
-        Raises:
-            Interrupted: If the user asked to stop; the state is saved.
-        """
+        """Save if it is time; Interrupted then, if the user asked to stop."""
         wish = self._interruption is not None and self._interruption.requested
-        due = self._every_steps is not None and trainer.global_step % self._every_steps == 0
         late = time.monotonic() - self._saved_at >= self._interval
-        if not (_agreed(trainer, wish or late) or due or trainer.is_last_batch):
+        if not (_agreed(trainer, wish or late) or trainer.is_last_batch):
             return
         self._save(trainer)
         if _agreed(trainer, wish):

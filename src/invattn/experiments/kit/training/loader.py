@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
-    """Return a seed that depends on every argument and on nothing else.
+    """Return a seed, 0 .. 2^63 - 1, that depends on every argument and on nothing else, whatever the machine.
 
     Adding numbers to a seed makes runs share random streams (repeat 1 of seed 0 is repeat 0 of seed 1); hashing the
     purpose with it does not.
@@ -19,9 +19,6 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
     Args:
         seed: The seed of the run.
         purpose: What the stream is for, for example ``"order", 3`` for the batch order of epoch 3.
-
-    Returns:
-        A number in 0 .. 2^63 - 1, the same on every machine.
     """
     text = "/".join(str(part) for part in (seed, *purpose))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
@@ -81,13 +78,10 @@ class ResumableLoader:
             )
         if batch_size % world_size:
             raise ValueError(f"batch_size {batch_size} cannot be divided among {world_size} processes.")
-        self._sample = sample
-        self._num_samples = num_samples
+        self._sample, self._num_samples, self._batch_size, self._seed = sample, num_samples, batch_size, seed
         self._part = slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
-        self._batch_size = batch_size
         all_steps = self.steps_per_epoch * epochs
         self._steps = all_steps if steps is None else min(steps, all_steps)
-        self._seed = seed
         self._next_step = 0
 
     @property
@@ -99,8 +93,7 @@ class ResumableLoader:
         return self._steps
 
     def __iter__(self) -> Iterator[Batch]:
-        order = torch.empty(0, dtype=torch.int64)
-        order_epoch = -1
+        order, order_epoch = torch.empty(0, dtype=torch.int64), -1
         while self._next_step < len(self):
             step = self._next_step
             epoch, position = divmod(step, self.steps_per_epoch)

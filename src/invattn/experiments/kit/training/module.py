@@ -13,31 +13,24 @@ from torch import Tensor, distributed, nn
 from invattn._errors import DataError, InvAttnError
 
 
-def processes() -> int:
+def _processes() -> int:
     """Return how many processes train together."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
-def summed(values: list[float], *, near: Tensor) -> list[float]:
-    """Return the sums over all processes; every process must call it.
-
-    Args:
-        values: Of this process.
-        near: A tensor on the device that the processes talk through.
-    """
-    if processes() == 1:
-        return values
+def _summed(values: list[float], *, near: Tensor) -> list[float]:
+    """Return the sums over all processes, which talk through a device; every process must call it."""
     totals = torch.tensor(values, dtype=torch.float64, device=near.device)
-    distributed.all_reduce(totals)
+    if _processes() > 1:
+        distributed.all_reduce(totals)
     return [float(total) for total in totals.tolist()]
 
 
 def first_text(text: str) -> str:
     """Return the text of the first process that has one; every process must call it."""
-    if processes() == 1:
-        return text
-    texts: list[str] = [""] * processes()
-    distributed.all_gather_object(texts, text)
+    texts = [text] * _processes()
+    if len(texts) > 1:
+        distributed.all_gather_object(texts, text)
     return next((found for found in texts if found), "")
 
 
@@ -103,7 +96,7 @@ class ResumableModule(LightningModule):
         """
         assert step == len(self.step_losses), "the loader and the module must resume at the same step"
         own = self._own_seconds
-        total, seconds, count = summed([float(loss.detach()), own, 1.0], near=loss)
+        total, seconds, count = _summed([float(loss.detach()), own, 1.0], near=loss)
         value, self._others_seconds = total / count, seconds - own
         if not math.isfinite(value):
             raise NonFiniteLoss(step)
@@ -162,12 +155,7 @@ class ResumableModule(LightningModule):
             )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the losses.
-
-        Raises:
-            DataError: If the checkpoint is of another run.
-        """
-        self.check_checkpoint(checkpoint)
+        """Restore the losses of a checkpoint that was checked when it was read."""
         self.step_losses = [float(value) for value in checkpoint["step_losses"]]
         self._earlier_seconds = float(checkpoint["cpu_seconds"])
 

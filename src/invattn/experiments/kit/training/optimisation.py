@@ -26,15 +26,17 @@ CheckpointMinutes = Annotated[Positive, "M", Mark.UNSTORED]
 class Optimisation:
     """Adam or Adamax with a linear warm-up, a cosine decay, clipped gradients and averaged weights.
 
+    The average is exponential; early steps have the decay (1 + step) / (10 + step) where that is smaller, and a decay
+    of 0 averages nothing.
+
     Attributes:
         steps: Training steps.
         batch_size: Samples in a batch.
         optimizer: adam or adamax.
         lr: Largest learning rate.
-        warm_up: Steps in which it rises linearly; a cosine takes it to 0.
+        warm_up: Steps in which it rises; a cosine takes it to 0.
         clip: Longer gradients are scaled to this norm.
-        averaging: Decay of the exponential moving average of the weights, which is evaluated; 0 averages nothing, and
-            early steps use (1 + step) / (10 + step) where that is smaller.
+        averaging: Decay of the average of weights that is evaluated.
 
     Raises:
         ValueError: If a name is unknown or a number is out of range.
