@@ -27,19 +27,6 @@ _REMEDIES = {
 }
 
 
-def fail(message: str) -> int:
-    """Print one line of error and return the exit status."""
-    sys.stderr.write(f"invattn: error: {' '.join(message.split())}\n")
-    return FAILURE
-
-
-def interrupted(message: str) -> int:
-    """Print one line after Ctrl-C and return the exit status."""
-    text = message or "interrupted: run the same command again; long work continues with --resume."
-    sys.stderr.write(f"\ninvattn: {' '.join(text.split())}\n")
-    return INTERRUPTED
-
-
 def explain_os_error(error: OSError) -> str:
     """Return what the system refused, where, and what to do."""
     place = f"{error.filename}: " if error.filename else ""
@@ -79,17 +66,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _run(arguments)
     except KeyboardInterrupt as stop:
-        return interrupted(str(stop))
+        text = str(stop) or "interrupted: run the same command again; long work continues with --resume."
+        return _end(f"\ninvattn: {' '.join(text.split())}", status=INTERRUPTED)
     except InvAttnError as error:
-        return fail(str(error))
+        return _fail(str(error))
     except OSError as error:
-        return fail(explain_os_error(error))
+        return _fail(explain_os_error(error))
     except ModuleNotFoundError as error:
         advice = explain_missing(error)
         if advice is None:
             raise
-        return fail(advice)
+        return _fail(advice)
     return 0
+
+
+def _fail(message: str) -> int:
+    return _end(f"invattn: error: {' '.join(message.split())}", status=FAILURE)
+
+
+def _end(line: str, *, status: int) -> int:
+    sys.stderr.write(f"{line}\n")
+    return status
 
 
 def _run(arguments: list[str]) -> None:

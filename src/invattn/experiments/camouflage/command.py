@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from invattn._errors import InvAttnError
 from invattn.experiments.camouflage.config import CamouflageConfig, camouflage_config
 from invattn.experiments.camouflage.record import CamouflageRecord, CamouflageRow, MapMetrics
 from invattn.experiments.kit.options import ModelFolder
@@ -24,7 +23,7 @@ def train(config: CamouflageConfig) -> None:
     """
     from invattn.experiments.camouflage.page.page import write_report
     from invattn.experiments.camouflage.run import follow_camouflage, run_camouflage
-    from invattn.experiments.kit.terminal import progress_shown, show_path
+    from invattn.experiments.kit.terminal import progress_shown, refuse_stopped, show_path
 
     with progress_shown() as progress:
         if config.machines().first_worker(os.environ).node:
@@ -36,12 +35,8 @@ def train(config: CamouflageConfig) -> None:
     show_results(record)
     show_path("page", page)
     stopped = [row for row in record.rows if row.extra.get("stopped_at") is not None]
-    if stopped:
-        first = stopped[0]
-        raise InvAttnError(
-            f"{len(stopped)} of {len(record.rows)} trainings stopped early. {first.variant}, seed {first.seed}: "
-            f"{first.extra['stopped']}. The last saved states stay in {config.output / 'cells'}; try a smaller --lr."
-        )
+    reasons = [f"{row.variant}, seed {row.seed}: {row.extra['stopped']}" for row in stopped]
+    refuse_stopped(reasons, trainings=len(record.rows), output=config.output, remedy="--lr")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from invattn.experiments.kit.options import (
     Whole,
     check_options,
     command_line,
+    name_or_folder,
     number_between,
     number_from,
     one_of,
@@ -79,13 +80,6 @@ def _test_set(value: object) -> object:
     return str(name).strip(), Path(str(folder).strip())
 
 
-def _data_name(value: object) -> str:
-    """Parse ``synthetic``, or the path of an existing folder."""
-    name = str(value)
-    is_folder = name != SYNTHETIC and Path(name).is_dir()
-    return name if is_folder else str(one_of((SYNTHETIC,), what="data set, or folder,")(name))
-
-
 @dataclass(frozen=True, kw_only=True)
 class CamouflageConfig(SharedTraining, OutputOptions):
     """Options of ``invattn camouflage train``; the defaults are the paper's, where it names them.
@@ -119,7 +113,7 @@ class CamouflageConfig(SharedTraining, OutputOptions):
     """
 
     quick: Annotated[Switch, Mark.UNSTORED] = False
-    data: Annotated[str, Reader(_data_name, "NAME|DIR")] = SYNTHETIC
+    data: Annotated[str, name_or_folder((SYNTHETIC,), what="data set, or folder,")] = SYNTHETIC
     test: Annotated[tuple[tuple[str, Path], ...], Reader(_test_set, "NAME=DIR"), Mark.REPEATED] = ()
     attention: Annotated[str, some_of(KINDS, what="attention"), "KIND,...", Mark.NOT_OF_A_CELL] = "all"
     recipe: Annotated[str, some_of(RECIPES, what="recipe"), "RECIPE,...", Mark.NOT_OF_A_CELL] = "all"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from invattn._errors import DataError, InvAttnError
+from invattn._errors import DataError
 from invattn.experiments.density.config import (
     DensityConfig,
     EvaluateOptions,
@@ -25,20 +25,16 @@ if TYPE_CHECKING:
     from invattn.experiments.density.record import DensityRecord
 
 
-class TrainingStopped(InvAttnError):
-    """A loss was not finite; the results of the other trainings are written."""
-
-
 def train(config: DensityConfig) -> None:
     """Train and measure the flows, write the page, and print the results and the page's path.
 
     Raises:
-        TrainingStopped: If a loss was not finite.
+        InvAttnError: If a loss was not finite.
         KeyboardInterrupt: If the user stopped the work; its text says how to continue.
     """
     from invattn.experiments.density.page.page import write_report
     from invattn.experiments.density.tables import show_results
-    from invattn.experiments.kit.terminal import show_path
+    from invattn.experiments.kit.terminal import refuse_stopped, show_path
     from invattn.experiments.kit.training.companions import joined
 
     with joined(find_launched(os.environ), on_gpu=config.machines().on_gpu):
@@ -49,13 +45,8 @@ def train(config: DensityConfig) -> None:
     show_results(record)
     show_path("page", page)
     stopped = [result for result in record.results if result.extra.get("stopped_at") is not None]
-    if stopped:
-        first = stopped[0]
-        raise TrainingStopped(
-            f"{len(stopped)} of {len(record.results)} trainings stopped early. {first.variant}, seed {first.seed}: "
-            f"{first.refused}. The last saved states stay in {config.output / 'cells'}; try a smaller "
-            "--lr or --clip."
-        )
+    reasons = [f"{result.variant}, seed {result.seed}: {result.refused}" for result in stopped]
+    refuse_stopped(reasons, trainings=len(record.results), output=config.output, remedy="--lr or --clip")
 
 
 def _launched_config(given: Mapping[str, Any]) -> DensityConfig:
@@ -151,8 +142,8 @@ def sample_model(folder: Path, *, count: int, temperature: float, seed: int) -> 
         ConvergenceError: If an inverse did not converge.
         CertificateError: If the model is not the one that was certified.
     """
-    from invattn.experiments.density.evaluation import open_flow
-    from invattn.experiments.density.figures import sample_sets
+    from invattn.experiments.density.sampling import sample_sets
+    from invattn.experiments.density.stored import open_flow
     from invattn.experiments.kit.training.loader import derive_seed
 
     check_temperatures((temperature,))

@@ -25,14 +25,13 @@ from invattn.experiments.kit.options import (
     Mark,
     ModelFolder,
     OutputOptions,
-    Reader,
     Switch,
     Whole,
     check_options,
     command_line,
     list_of,
+    name_or_folder,
     number_between,
-    one_of,
     settings_of,
     split_names,
     whole_number,
@@ -44,14 +43,7 @@ DATASETS = ("sets", *PLANE, *DENSITY_IMAGES)
 """Names of data sets; a folder of images is valid too."""
 
 
-def _data_name(value: object) -> str:
-    """Parse the name of a data set, or the path of an existing folder."""
-    name = str(value)
-    is_folder = name not in DATASETS and name != "" and Path(name).is_dir()
-    return name if is_folder else str(one_of(DATASETS, what="data set")(name))
-
-
-_DATA = Reader(_data_name, "NAME|DIR")
+_DATA = name_or_folder(DATASETS, what="data set")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,13 +214,25 @@ def density_config(given: Mapping[str, Any]) -> DensityConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """Options of ``invattn density evaluate``.
+class StoredFlowOptions:
+    """A stored flow.
 
     Attributes:
         model: A model folder: OUTPUT/model/VARIANT of a run.
         data: Other data than the flow was trained on, of the same shape.
         data_root: Where cifar10, svhn or celeba lie.
+    """
+
+    model: ModelFolder
+    data: Annotated[str | None, _DATA] = None
+    data_root: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(StoredFlowOptions):
+    """Options of ``invattn density evaluate``.
+
+    Attributes:
         test_size: Test samples (default: as many as the training's table).
         seed: Decides generated samples, noise and probes (default: that of the training).
         unbiased: Measure by the unbiased estimator too, where log-determinants are exact.
@@ -238,9 +242,6 @@ class EvaluateOptions:
         output: Folder for evaluation.json.
     """
 
-    model: ModelFolder
-    data: Annotated[str | None, _DATA] = None
-    data_root: Path | None = None
     test_size: Annotated[int | None, whole_number(2)] = None
     seed: Whole | None = None
     unbiased: Switch = False
@@ -250,18 +251,15 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleOptions:
+class SampleOptions(StoredFlowOptions):
     """Options of ``invattn density sample``.
 
     Attributes:
-        model: A model folder: OUTPUT/model/VARIANT of a run.
         count: How many samples (images: 36, others: 12).
         temperature: Spread of the base (images: 0.7,0.8,1; others take one, by default 1).
         interpolate: Images: walk between test images.
         nearest: Images: training images nearest to samples.
         fid_features: Images: Frechet distance by this TorchScript module, uint8 images (B, 3, H, W) to features (B, F).
-        data: Other images than those of the training.
-        data_root: Where cifar10, svhn or celeba lie.
         seed: Decides the samples.
         output: Folder to write.
 
@@ -269,14 +267,11 @@ class SampleOptions:
         DataError: If a temperature is out of range or stands twice.
     """
 
-    model: ModelFolder
     count: Count | None = None
     temperature: Annotated[tuple[float, ...] | None, list_of(number_between(0.0, math.inf)), "T,..."] = None
     interpolate: Switch = False
     nearest: Switch = False
     fid_features: Annotated[Path | None, "FILE"] = None
-    data: Annotated[str | None, _DATA] = None
-    data_root: Path | None = None
     seed: Whole = 0
     output: Path
 

@@ -71,6 +71,18 @@ def one_of(known: Sequence[str], *, what: str) -> Reader:
     return Reader(parse, "NAME", tuple(known))
 
 
+def name_or_folder(known: Sequence[str], *, what: str) -> Reader:
+    """Return a reader of one name out of ``known``, or of the path of an existing folder."""
+    parse_name = one_of(known, what=what)
+
+    def parse(value: object) -> str:
+        name = str(value)
+        is_folder = name not in known and name != "" and Path(name).is_dir()
+        return name if is_folder else str(parse_name(name))
+
+    return Reader(parse, "NAME|DIR")
+
+
 def some_of(known: Sequence[str], *, what: str) -> Reader:
     """Return a reader of a comma-separated list of different names out of ``known``, or ``all``."""
     parse_one = one_of((*known, "all"), what=what)
@@ -262,23 +274,15 @@ def options_of(kind: type) -> dict[str, Option]:
 
 
 def _option(name: str, hint: object, default: object, text: str, group: type) -> Option:
-    reader, metavar, marks = None, None, set()
     plain, notes = _unwrap(hint)
-    for note in notes:
-        if isinstance(note, Reader):
-            reader = note
-        elif isinstance(note, str):
-            metavar = note
-        elif isinstance(note, Mark):
-            marks.add(note)
-    reader = _USUAL[plain] if reader is None else reader
-    if metavar is not None:
-        reader = replace(reader, metavar=metavar)
-    if not all(known in f"{text} {metavar}" for known in reader.known):
+    reader = [_USUAL.get(plain), *(note for note in notes if isinstance(note, Reader))][-1]
+    assert reader is not None, f"the type of {name} does not say how it is read"
+    reader = replace(reader, metavar=[reader.metavar, *(note for note in notes if isinstance(note, str))][-1])
+    if not all(known in f"{text} {reader.metavar}" for known in reader.known):
         text = f"{', '.join(reader.known)}: {text}"
-    several = get_origin(plain) is tuple
+    marks = frozenset(note for note in notes if isinstance(note, Mark))
     is_path = plain in (Path, tuple[Path, ...])
-    return Option(name, reader, is_path, several, frozenset(marks), default, text, group)
+    return Option(name, reader, is_path, get_origin(plain) is tuple, marks, default, text, group)
 
 
 def _unwrap(hint: object) -> tuple[object, list[object]]:

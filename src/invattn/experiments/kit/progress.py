@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -43,3 +45,13 @@ class SilentProgress:
 
     def message(self, text: str) -> None:
         """Ignore a line."""
+
+
+@contextmanager
+def task_of(progress: Progress, task: str, *, total: int) -> Iterator[None]:
+    """Begin a task of ``total`` equal steps, and end it however the block inside ends."""
+    progress.begin(task, total=total)
+    try:
+        yield
+    finally:
+        progress.end()

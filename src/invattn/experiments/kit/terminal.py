@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from invattn._errors import InvAttnError
 from invattn.experiments.kit.progress import Progress
 
 _WIDTH = 120
@@ -54,6 +55,25 @@ def show_line(text: str) -> None:
 def show_path(what: str, path: Path) -> None:
     """Print where something was written."""
     print(f"{what}: {path.resolve()}")
+
+
+def refuse_stopped(reasons: Sequence[str], *, trainings: int, output: Path, remedy: str) -> None:
+    """Raise if trainings stopped early; the results of the others are written.
+
+    Args:
+        reasons: Which stopped and why: a text for each.
+        trainings: How many there were.
+        output: Where the states are.
+        remedy: What to try.
+
+    Raises:
+        InvAttnError: If any did.
+    """
+    if reasons:
+        raise InvAttnError(
+            f"{len(reasons)} of {trainings} trainings stopped early. {reasons[0]}. The last saved states stay in "
+            f"{output / 'cells'}; try a smaller {remedy}."
+        )
 
 
 @contextmanager
