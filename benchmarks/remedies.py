@@ -32,8 +32,9 @@ from invattn._files import atomic_write, read_json, write_json
 from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import ImageData, load_reconstruction_data
 from invattn.experiments.kit.page import formatting
-from invattn.experiments.kit.progress import Progress, progress_for
+from invattn.experiments.kit.progress import Progress
 from invattn.experiments.kit.run import hash_sources, source_hash
+from invattn.experiments.kit.terminal import progress_for
 from invattn.experiments.kit.training.loader import derive_seed
 from invattn.experiments.reconstruction.config import Variant
 from invattn.experiments.reconstruction.run import ReconstructionConfig, run_variants

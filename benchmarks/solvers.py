@@ -30,7 +30,7 @@ from invattn.branches import Branch
 from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import load_reconstruction_data
 from invattn.experiments.kit.page import formatting
-from invattn.experiments.kit.progress import progress_for
+from invattn.experiments.kit.terminal import progress_for
 from invattn.experiments.reconstruction.run import ReconstructionConfig, run
 from invattn.experiments.reconstruction.training import Workload
 from invattn.functional import squeeze

@@ -20,7 +20,7 @@ from invattn.bijections import Block
 from invattn.bijections.residual import inverted_by
 from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import load_reconstruction_data
-from invattn.experiments.kit.progress import progress_for
+from invattn.experiments.kit.terminal import progress_for
 from invattn.experiments.reconstruction.run import ReconstructionConfig, run
 from invattn.experiments.reconstruction.training import Workload
 from invattn.functional import Response, response_weights, squeeze

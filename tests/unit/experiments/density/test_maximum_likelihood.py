@@ -224,5 +224,5 @@ def test_a_norm_beyond_floating_point_is_no_gradient_of_zero(tmp_path: Path) -> 
 
 
 def test_an_average_needs_a_decay_below_one() -> None:
-    with pytest.raises(ValueError, match="averaging must be at least 0 and below 1; got 1"):
+    with pytest.raises(ValueError, match="averaging: expected a number, at least 0 and below 1; got 1"):
         make_module(averaging=1.0)
