@@ -204,7 +204,7 @@ def _sample_images(options: Namespace) -> None:
 
 
 def _sample_points(options: Namespace) -> None:
-    from invattn.experiments.density.page.page import write_samples
+    from invattn.experiments.density.page.samples import write_samples
 
     given = [name for name in ("interpolate", "nearest", "fid_features", "data") if getattr(options, name)]
     if given:
