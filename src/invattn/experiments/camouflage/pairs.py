@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from invattn._errors import DataError
 from invattn.experiments.kit.data.folder import list_images
-from invattn.experiments.kit.data.pixels import read_picture
+from invattn.experiments.kit.data.pixels import read_picture, to_image
 
 _NAMED = 3
 
@@ -30,10 +31,7 @@ class Match(NamedTuple):
 def match_stems(first: Path, second: Path, *, what: tuple[str, str]) -> list[Match]:
     """Pair every image file of a folder with the one of another folder that has its stem, sorted by stem.
 
-    Args:
-        first: A folder of image files.
-        second: Another one.
-        what: What the files of each are, for messages, such as ``("image", "mask")``.
+    Messages call the files of each as ``what`` does, such as ``("image", "mask")``.
 
     Raises:
         DataError: If a folder cannot be read, two of its files have one stem, or a file has no partner.
@@ -79,9 +77,7 @@ def read_grey(path: Path) -> Tensor:
     Raises:
         DataError: If it cannot be decoded; one line that names the file.
     """
-    pixels = read_picture(path).pixels
-    image = Image.fromarray(pixels.permute(1, 2, 0).numpy()).convert("L")
-    return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(image.height, image.width)
+    return torch.from_numpy(np.array(to_image(read_picture(path).pixels).convert("L")))
 
 
 def read_mask(path: Path) -> Tensor:

@@ -125,16 +125,13 @@ class SyntheticCamouflage(MaskedImages):
 
 
 def blend(source: Tensor, uniform: Iterator[float], *, side: int, difficulty: float) -> tuple[Tensor, Tensor]:
-    """Make one pair out of a picture.
+    """Make an image, uint8 (3, side, side), and its mask, uint8 (side, side), 0 or 255, out of a picture.
 
     Args:
-        source: Float, shape (3, H, W), 0 to 1.
+        source: The picture, float, shape (3, H, W), 0 to 1.
         uniform: Yields numbers in [0, 1), at least 24 and two for each wave of the outline.
         side: Height and width of the result.
         difficulty: From 0 to 1.
-
-    Returns:
-        The image, uint8 (3, side, side), and the mask, uint8 (side, side), 0 or 255.
     """
     difference = 1.0 - difficulty
     zoom = _between(uniform, 0.8, 1.4)

@@ -23,11 +23,10 @@ from invattn.experiments.density.measure import unmeasured
 from invattn.experiments.density.noise import whole_valued
 from invattn.experiments.density.record import DensityResult
 from invattn.experiments.kit.progress import Progress
-from invattn.experiments.kit.training.event_log import EventLog
 from invattn.experiments.kit.training.fit import fit
 from invattn.experiments.kit.training.loader import Batch, ResumableLoader, derive_seed
 from invattn.experiments.kit.training.machines import Worker
-from invattn.experiments.kit.training.module import NonFiniteLoss, ResumableModule, first_text
+from invattn.experiments.kit.training.module import EventLog, NonFiniteLoss, ResumableModule, first_text
 from invattn.experiments.kit.training.optimisation import Optimisation
 from invattn.flows import Dequantised, Flow
 from invattn.logdet import PowerSeries

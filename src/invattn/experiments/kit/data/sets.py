@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from invattn._errors import DataError
-from invattn.experiments.kit.data.cifar10 import open_cifar10
 from invattn.experiments.kit.data.folder import open_celeba, open_folder
 from invattn.experiments.kit.data.hub import HUB_SETS, open_hub
 from invattn.experiments.kit.data.photos import open_photos
 from invattn.experiments.kit.data.pixels import centre_square, crop_even, resize
+from invattn.experiments.kit.data.publishers import open_cifar10, open_svhn
 from invattn.experiments.kit.data.reading import ImageRequest, ImageSize, Picture, Pictures
-from invattn.experiments.kit.data.svhn import open_svhn
 
 SETS = ("photos", "cifar10", "svhn", "celeba")
 
