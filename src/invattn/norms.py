@@ -110,9 +110,6 @@ def _norms_of_tokens(x: Tensor) -> tuple[Tensor, Tensor]:
     # Norms over a last axis that is not contiguous, as that of an image's tokens, take ten times as long.
     tokens = (x.flatten(2).mT if x.dim() == 4 else x).contiguous()
     safe = tokens.abs().flatten(1).amax(dim=1).clamp_min(1.0)
-    norms: Tensor = torch.linalg.vector_norm(tokens / _beside(safe, tokens), dim=-1)
+    beside = safe.reshape([-1] + [1] * (tokens.dim() - 1))
+    norms: Tensor = torch.linalg.vector_norm(tokens / beside, dim=-1)
     return norms, safe
-
-
-def _beside(numbers: Tensor, x: Tensor) -> Tensor:
-    return numbers.reshape(-1, *(1 for _ in range(x.dim() - 1)))

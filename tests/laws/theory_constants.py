@@ -17,7 +17,7 @@ from torch import Tensor
 import invattn
 from invattn.functional import gram_norm, spectral, squash
 from invattn.lipschitz import ROUNDING, BiLipschitz, isometry
-from invattn.solvers import state
+from invattn.solvers import driver
 
 CHECKS: dict[str, Callable[..., float]] = {}
 
@@ -138,7 +138,7 @@ def single_key_norm(tokens: float) -> float:
 
 @check
 def rounding_constant() -> float:
-    return float(state.ROUNDING_CONSTANT)
+    return float(driver.ROUNDING_CONSTANT)
 
 
 @check

@@ -208,13 +208,18 @@ class Bijection(nn.Module, ABC):
         raise CertificateError(f"{type(self).__name__} has no residual branch to bound. Ask its blocks one by one.")
 
 
-def raise_unless_converged(solution: Solution) -> None:
-    """Raise ConvergenceError where a sample did not converge, saying how many and what to try."""
+def raise_unless_converged(solution: Solution, *, certified: bool) -> None:
+    """Raise ConvergenceError where a sample did not converge, saying how many and what to try.
+
+    Args:
+        solution: What was found.
+        certified: Whether the map is proven invertible.
+    """
     failed = int((~solution.converged).sum())
     if not failed:
         return
     worst = float(solution.residual.nan_to_num(nan=float("inf")).max())
-    if solution.error_bound is None:
+    if not certified:
         advice = (
             "The block has no certificate and may not be invertible there: use recipe='certified', or a remedy of the "
             "paper's App. C (smaller lipschitz, smaller column_sum, constrain_response=True, normalize='total')"

@@ -223,9 +223,10 @@ class _Walk:
         return incoming[0]
 
     def _invert(self, block: int, z: Tensor) -> Solution:
-        solution = self._run.replays[block].invert(z, self._run.how.solver_for(z, self._run.autocast))
+        replay = self._run.replays[block]
+        solution = replay.invert(z, self._run.how.solver_for(z, self._run.autocast))
         try:
-            raise_unless_converged(solution)
+            raise_unless_converged(solution, certified=replay.part.certified)
         except ConvergenceError as error:
             raise ConvergenceError(
                 f"the input of block {block} could not be recovered in the backward pass: {error} {_REMEDY}"

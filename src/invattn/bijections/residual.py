@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 from invattn._conditions import bound_values, check_rows, rebind
 from invattn.bijections.base import Bijection, LogDetReport, raise_unless_converged
 from invattn.branches import Branch
+from invattn.functional._transforms import fold_into_batch
 from invattn.lipschitz import BiLipschitz, LipschitzBound, isometry
 from invattn.logdet import LogDetEstimate, LogDetEstimator, PowerSeries
 from invattn.norms import count_tokens
-from invattn.solvers import Adaptive, ImplicitAdjoint, InverseGradient, Solution, Solver, fold_into_batch
+from invattn.solvers import Adaptive, ImplicitAdjoint, InverseGradient, Solution, Solver
 
 
 class ResidualBijection(Bijection):
@@ -66,7 +68,7 @@ class ResidualBijection(Bijection):
 
     @property
     def norm(self) -> str | None:
-        return self.lipschitz_bound().norm if self.certified else None
+        return self.g.certificate_norm if self.certified else None
 
     def bi_lipschitz(self, shape: Sequence[int], *, norm: str | None = None) -> BiLipschitz:
         """Return 1 - L and 1 + L in the norm of L, and what changing to that norm costs."""
@@ -97,28 +99,32 @@ class ResidualBijection(Bijection):
         _check_start(start, z)
         if not self.certified:
             return self.solver.solve(self.g.at_present_weights(), z, start=start)
-        bound = self.lipschitz_bound()
-        return self.solver.solve(self.g.at_present_weights(), z, start=start, lipschitz=bound.value, norm=bound.norm)
+        branch, bound = self.g.proven_at_present_weights()
+        return self.solver.solve(branch, z, start=start, lipschitz=bound.value, norm=bound.norm)
 
     def solve_from(self, z: Tensor, start: Tensor) -> Solution:
         return self.solve(z, start=start)
 
     def inverse(self, z: Tensor) -> Tensor:
-        self._check(z)
-        own = bound_values(self)
+        own = self._check(z)
+        norm = self.norm or "inf,2"
 
         def solved(target: Tensor, *values: Tensor) -> Tensor:
-            solution = rebind(self, dict(zip(own, values, strict=True))).solve(target)
-            raise_unless_converged(solution)
+            g = rebind(self.g, dict(zip(own, values, strict=True))) if own else self.g
+            solution = self.solver.solve(g.at_present_weights(), target, norm=norm)  # without an error bound
+            raise_unless_converged(solution, certified=self.certified)
             return solution.value
 
         found = fold_into_batch(solved, z, *own.values())
-        return self.inverse_gradient(self.g, z, found, norm=self.norm or "inf,2")
+        return self.inverse_gradient(self.g, z, found, norm=norm)
 
-    def _check(self, z: Tensor) -> None:
+    def _check(self, z: Tensor) -> dict[str, Tensor]:
+        """Return the values that are bound to the branch, one row a sample of z."""
         self.g.check_input(z)
-        for values in bound_values(self).values():
+        own = bound_values(self.g)
+        for values in own.values():
             check_rows(len(values), z.shape[0])
+        return own
 
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
         found = self._estimate(x)
@@ -129,7 +135,9 @@ class ResidualBijection(Bijection):
         return x, -self._estimate(x).value
 
     def forward_and_log_det_report(self, x: Tensor) -> tuple[Tensor, LogDetReport]:
-        found, proven = self._estimate(x), self._proven()
+        certificate = cache(self._proven)  # for this call
+        found = self.log_det_estimator.estimate(self.g, x, lipschitz=certificate)
+        proven = certificate()
         bound = None if proven is None else self.log_det_estimator.truncation_bound(x[0].numel(), proven)
         return x + found.image, LogDetReport(found.value, found.standard_error, bound)
 

@@ -38,6 +38,14 @@ class Branch(nn.Module, Linearisable, ABC):
         """
         return self
 
+    def proven_at_present_weights(self) -> tuple[Callable[[Tensor], Tensor], LipschitzBound]:
+        """Return :meth:`at_present_weights` and :meth:`lipschitz_bound`; norms that both need are computed once.
+
+        Raises:
+            CertificateError: If there is no bound for this branch.
+        """
+        return self.at_present_weights(), self.lipschitz_bound()
+
     def linearised(self, x: Tensor) -> tuple[Tensor, Transpose]:
         return linearised_by_graph(self, x)
 
@@ -69,6 +77,15 @@ class Branch(nn.Module, Linearisable, ABC):
     def certified(self) -> bool:
         """Whether :meth:`lipschitz_bound` exists."""
         return False
+
+    @property
+    def certificate_norm(self) -> str:
+        """The norm that :meth:`lipschitz_bound` is stated in; a class that knows it without computing a bound says so.
+
+        Raises:
+            CertificateError: If there is no bound for this branch.
+        """
+        return self.lipschitz_bound().norm
 
     def lipschitz_bound(self) -> LipschitzBound:
         """Return a proven bound of Lip(g), from the weights as they are now.

@@ -88,6 +88,8 @@ class CertifiedConvolution(Branch):
         docs/theory.md, "Convolutions"; Behrmann et al. 2019 and Chen et al. 2019 (the block).
     """
 
+    certificate_norm = "2"
+
     def __init__(
         self,
         *,
@@ -144,15 +146,23 @@ class CertifiedConvolution(Branch):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._apply_chain(x, shifts_of(self.context, x), weights=self._weights())
+        return self._apply_chain(x, shifts_of(self.context, x), weights=self._weights()[0])
 
     @torch.no_grad()
     def at_present_weights(self) -> Callable[[Tensor], Tensor]:
-        run = partial(self._apply_chain, weights=self._weights())
+        return self._fixed(self._weights()[0])
+
+    @torch.no_grad()
+    def proven_at_present_weights(self) -> tuple[Callable[[Tensor], Tensor], LipschitzBound]:
+        weights, norms = self._weights()
+        return self._fixed(weights), self._bound(weights, norms)
+
+    def _fixed(self, weights: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
+        run = partial(self._apply_chain, weights=weights)
         return run if self.context is None else PerSample(run, self.context.at_present_context())
 
     def linearised(self, x: Tensor) -> tuple[Tensor, Transpose]:
-        weights = self._weights()
+        weights, _ = self._weights()
         backwards = [transposed_convolution(weight, padding=self.padding.mode) for weight in weights]
         maps = self._maps(x, shifts_of(self.context, x), weights)
         return linearise_chain(arranged(x), maps, self._parts()[1], transposes=backwards)
@@ -173,27 +183,32 @@ class CertifiedConvolution(Branch):
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, shift: Tensor | None) -> Tensor:
         return shifted(convolve(x, weight, bias=bias, padding=self.padding.mode), shift)
 
+    @torch.no_grad()
     def lipschitz_bound(self) -> LipschitzBound:
         """Return the product over the chain from the weights as forward multiplies them, in float64 with a margin."""
+        return self._bound(*self._weights())
+
+    def _bound(self, weights: Sequence[Tensor], norms: Sequence[Tensor]) -> LipschitzBound:
+        """Return the bound of the chain with these weights, from the norms of all but the last."""
         _, activations = self._parts()
-        with torch.no_grad():
-            factors = [
-                Factor(f"layer_{i}.norm", f"|K_{i}|", float(self._norm(weight)), self._method(weight))
-                for i, weight in enumerate(self._weights(), start=1)
-            ]
+        every = [*norms, self._norm(weights[-1])]
+        factors = [
+            Factor(f"layer_{i}.norm", f"|K_{i}|", float(norm), self._method(weight))
+            for i, (weight, norm) in enumerate(zip(weights, every, strict=True), start=1)
+        ]
         factors += activation_factors(activations, self.activation)
         return product_bound(factors, norm=self.certificate_norm)
 
     def _parts(self) -> tuple[list[nn.Conv2d], list[Activation]]:
         return [cast(nn.Conv2d, part) for part in self.layers], [cast(Activation, part) for part in self.activations]
 
-    def _weights(self) -> list[Tensor]:
-        """Return the weights as forward multiplies them, the last one scaled in its own dtype."""
+    def _weights(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the weights as forward multiplies them, the last one scaled in its own dtype, and the other norms."""
         layers, activations = self._parts()
         norms = [self._norm(layer.weight) for layer in layers]
         scale = chain_scale(norms, activations, lipschitz=self.lipschitz)
         weights: list[Tensor] = [layer.weight for layer in layers]
-        return [*weights[:-1], weights[-1] * scale.to(weights[-1].dtype)]
+        return [*weights[:-1], weights[-1] * scale.to(weights[-1].dtype)], norms[:-1]
 
     def _norm(self, weight: Tensor) -> Tensor:
         bound = convolution_norm if self.certificate_norm == "2" else convolution_token_norm

@@ -1,11 +1,16 @@
-"""The control: the same maps without any mixing of tokens (weights = identity)."""
+"""The controls: the same maps with fixed weights in the place of attention, the identity or uniform ones."""
 
 from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from invattn._conditions import PerSample
 from invattn.branches.base import Branch
 from invattn.branches.chain import make_shift, shifted, shifts_of, split_shift
 from invattn.branches.mlp import start_as_shift
@@ -13,14 +18,18 @@ from invattn.functional import spectral_norm, squash
 from invattn.lipschitz import Factor, LipschitzBound, held_scale, product_bound
 
 
-class CertifiedPointwise(Branch):
-    """g(x)_i = W_L sigma(W_V x_i + b_V) + b_L with Lip(g) <= c: certified attention with P = I.
+class _FixedWeights(Branch):
+    """g(x)_i = W_L sum_j P_ij sigma(W_V x_j + b_V) + b_L with fixed rows P_i, non-negative, of sum 1.
+
+    A mean of values changes by no more than the largest change of a value, so Lip(g) <= |W_L| |W_V| in |.|_{inf,2}.
 
     Args:
         channels: C.
         lipschitz: c, strictly between 0 and 1.
         context_channels: K of a context (B, K) that moves both biases, see :meth:`Branch.given`; None for no context.
     """
+
+    certificate_norm = "inf,2"
 
     def __init__(self, *, channels: int, lipschitz: float = 0.9, context_channels: int | None = None) -> None:
         super().__init__()
@@ -33,6 +42,72 @@ class CertifiedPointwise(Branch):
         self.context = make_shift(context_channels, (channels, channels))
 
     @property
+    def certified(self) -> bool:
+        return True
+
+    @abstractmethod
+    def _mix(self, values: Tensor) -> Tensor:
+        """Return sum_j P_ij v_j of values with shape (B, N, C); one token where it is the same for all i."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._apply_scaled(x, shifts_of(self.context, x), scale=self._scale(self._norms()))
+
+    @torch.no_grad()
+    def at_present_weights(self) -> Callable[[Tensor], Tensor]:
+        return self._fixed(self._scale(self._norms()))
+
+    @torch.no_grad()
+    def proven_at_present_weights(self) -> tuple[Callable[[Tensor], Tensor], LipschitzBound]:
+        norms = self._norms()
+        scale = self._scale(norms)
+        return self._fixed(scale), self._bound(norms, scale)
+
+    @torch.no_grad()
+    def lipschitz_bound(self) -> LipschitzBound:
+        """Return |W_L| |W_V| from the weights as forward multiplies them."""
+        norms = self._norms()
+        return self._bound(norms, self._scale(norms))
+
+    def _fixed(self, scale: Tensor) -> Callable[[Tensor], Tensor]:
+        run = partial(self._apply_scaled, scale=scale)
+        return run if self.context is None else PerSample(run, self.context.at_present_context())
+
+    def _apply_scaled(self, x: Tensor, shift: Tensor | None = None, *, scale: Tensor) -> Tensor:
+        self.check_input(x)
+        inner, outer = split_shift(shift, (self.channels, self.channels))
+        mixed = self._mix(squash(shifted(self.value(x), inner)))
+        image = F.linear(mixed, self.output.weight * scale.to(x.dtype), self.output.bias)
+        return shifted(image, outer).expand_as(x)
+
+    def _norms(self) -> tuple[Tensor, Tensor]:
+        """Return |W_L| before it is scaled, and |W_V|."""
+        return spectral_norm(self.output.weight), spectral_norm(self.value.weight)
+
+    def _scale(self, norms: tuple[Tensor, Tensor]) -> Tensor:
+        return held_scale(norms[0] * norms[1], lipschitz=self.lipschitz)
+
+    def _bound(self, norms: tuple[Tensor, Tensor], scale: Tensor) -> LipschitzBound:
+        output = spectral_norm(self.output.weight * scale.to(self.output.weight.dtype))
+        factors = [
+            Factor("output_norm", "|W_L|", float(output)),
+            Factor("value_norm", "|W_V|", float(norms[1])),
+        ]
+        return product_bound(factors, norm=self.certificate_norm)
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}, lipschitz={self.lipschitz}"
+
+
+class CertifiedPointwise(_FixedWeights):
+    """g(x)_i = W_L sigma(W_V x_i + b_V) + b_L with Lip(g) <= c: certified attention with P = I.
+
+    Args:
+        channels: C.
+        lipschitz: c, strictly between 0 and 1.
+        context_channels: K of a context (B, K) that moves both biases, see :meth:`Branch.given`; None for no context.
+    """
+
+    @property
     def kind(self) -> str:
         return "pointwise"
 
@@ -40,28 +115,34 @@ class CertifiedPointwise(Branch):
     def mixes_tokens(self) -> bool:
         return False
 
+    def _mix(self, values: Tensor) -> Tensor:
+        return values
+
+
+class CertifiedPooling(_FixedWeights):
+    """g(x)_i = W_L (1/N) sum_j sigma(W_V x_j + b_V) + b_L with Lip(g) <= c: certified attention with P = 1/N.
+
+    Args:
+        channels: C.
+        lipschitz: c, strictly between 0 and 1.
+        context_channels: K of a context (B, K) that moves both biases, see :meth:`Branch.given`; None for no context.
+    """
+
     @property
-    def certified(self) -> bool:
-        return True
+    def kind(self) -> str:
+        return "uniform pooling"
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _mix(self, values: Tensor) -> Tensor:
+        return values.mean(dim=-2, keepdim=True)
+
+    def attention_weights(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        inner, outer = split_shift(shifts_of(self.context, x), (self.channels, self.channels))
-        value = squash(shifted(self.value(x), inner))
-        image = F.linear(value, self.output.weight * self._scale().to(x.dtype), self.output.bias)
-        return shifted(image, outer)
+        batch, tokens, _ = x.shape
+        return x.new_full((batch, 1, tokens, tokens), 1 / tokens)
 
-    def lipschitz_bound(self) -> LipschitzBound:
-        """Return |W_L| |W_V| from the weights as forward multiplies them."""
-        with torch.no_grad():
-            output = self.output.weight * self._scale().to(self.output.weight.dtype)
-            norms = [float(spectral_norm(weight)) for weight in (output, self.value.weight)]
-        factors = [Factor("output_norm", "|W_L|", norms[0]), Factor("value_norm", "|W_V|", norms[1])]
-        return product_bound(factors, norm="inf,2")
-
-    def _scale(self) -> Tensor:
-        product = spectral_norm(self.output.weight) * spectral_norm(self.value.weight)
-        return held_scale(product, lipschitz=self.lipschitz)
+    def start_as_mean_shift(self) -> None:
+        """Set the weights as :func:`start_as_shift` says."""
+        start_as_shift(self.value, self.output)
 
 
 class RelaxedPointwise(Branch):
@@ -91,64 +172,3 @@ class RelaxedPointwise(Branch):
         self.check_input(x)
         result: Tensor = self.output(self.value(x))
         return result
-
-
-class CertifiedPooling(Branch):
-    """g(x)_i = W_L (1/N) sum_j sigma(W_V x_j + b_V) + b_L with Lip(g) <= c: certified attention with P = 1/N.
-
-    A mean of values changes by no more than the largest change of a value, so Lip(g) <= |W_L| |W_V| in |.|_{inf,2}.
-
-    Args:
-        channels: C.
-        lipschitz: c, strictly between 0 and 1.
-        context_channels: K of a context (B, K) that moves both biases, see :meth:`Branch.given`; None for no context.
-    """
-
-    def __init__(self, *, channels: int, lipschitz: float = 0.9, context_channels: int | None = None) -> None:
-        super().__init__()
-        if not 0 < lipschitz < 1:
-            raise ValueError(f"lipschitz must lie strictly between 0 and 1; got {lipschitz}.")
-        self.channels = channels
-        self.lipschitz = lipschitz
-        self.value = nn.Linear(channels, channels)
-        self.output = nn.Linear(channels, channels)
-        self.context = make_shift(context_channels, (channels, channels))
-
-    @property
-    def kind(self) -> str:
-        return "uniform pooling"
-
-    @property
-    def certified(self) -> bool:
-        return True
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.check_input(x)
-        inner, outer = split_shift(shifts_of(self.context, x), (self.channels, self.channels))
-        pooled = squash(shifted(self.value(x), inner)).mean(dim=-2, keepdim=True)
-        image = F.linear(pooled, self.output.weight * self._scale().to(x.dtype), self.output.bias)
-        return shifted(image, outer).expand_as(x)
-
-    def attention_weights(self, x: Tensor) -> Tensor:
-        self.check_input(x)
-        batch, tokens, _ = x.shape
-        return x.new_full((batch, 1, tokens, tokens), 1 / tokens)
-
-    def start_as_mean_shift(self) -> None:
-        """Set the weights as :func:`start_as_shift` says."""
-        start_as_shift(self.value, self.output)
-
-    def lipschitz_bound(self) -> LipschitzBound:
-        """Return |W_L| |W_V| from the weights as forward multiplies them."""
-        with torch.no_grad():
-            output = self.output.weight * self._scale().to(self.output.weight.dtype)
-            norms = [float(spectral_norm(weight)) for weight in (output, self.value.weight)]
-        factors = [Factor("output_norm", "|W_L|", norms[0]), Factor("value_norm", "|W_V|", norms[1])]
-        return product_bound(factors, norm="inf,2")
-
-    def _scale(self) -> Tensor:
-        product = spectral_norm(self.output.weight) * spectral_norm(self.value.weight)
-        return held_scale(product, lipschitz=self.lipschitz)
-
-    def extra_repr(self) -> str:
-        return f"channels={self.channels}, lipschitz={self.lipschitz}"

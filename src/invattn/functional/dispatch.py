@@ -8,6 +8,7 @@ measured on a GPU: there the formula is used until it is out of the question, ex
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from invattn._errors import check_name
 from invattn.functional.dense import Response
@@ -108,14 +109,14 @@ class Entry:
     batch: int = 1
     device: str | None = None
 
+    def is_of(self, kernel: str, additive: bool, normalize: str) -> bool:
+        """Whether the line speaks of such weights."""
+        return kernel in self.kernels and additive == self.additive and normalize in self.normalize
+
     def fits(self, case: Case) -> bool:
-        """Whether the line speaks of a case."""
-        response = case.response
+        """Whether a line that speaks of the weights of a case speaks of its size."""
         return (
-            response.kernel.name in self.kernels
-            and response.additive == self.additive
-            and response.normalize in self.normalize
-            and case.order <= self.order
+            case.order <= self.order
             and case.queries * case.keys >= self.tokens**2
             and case.batch >= self.batch
             and self.device in (None, case.device)
@@ -157,6 +158,11 @@ On a GPU only the lines of what costs less than N^2 hold; they too were measured
 """
 
 
+@cache
+def _lines(kernel: str, additive: bool, normalize: str) -> tuple[Entry, ...]:
+    return tuple(entry for entry in TABLE if entry.is_of(kernel, additive, normalize))
+
+
 _LEAN = ("sorted", "fused", "streamed")  # with memory O(N), the quickest first
 
 
@@ -175,17 +181,20 @@ def choose(case: Case, forced: str | None = None) -> Choice:
         obstacle = _obstacle(forced, case)
         if obstacle is not None:
             raise ValueError(f"the back end {forced!r} {obstacle}. Use backend='streamed', or None to have one chosen.")
-        return _made(forced, "asked for by name", case)
-    limit = _too_large(case)
+        return _made(forced, "asked for by name", case, _dense_memory(case))
+    dense = _dense_memory(case)
+    limit = _too_large(case, dense)
     if case.compiling:
-        return _made("streamed", limit, case) if limit else _made("dense", "torch.compile traces the formula", case)
-    for entry in TABLE:
+        if limit is None:
+            return _made("dense", "torch.compile traces the formula", case, dense)
+        return _made("streamed", limit, case, dense)
+    for entry in _lines(case.response.kernel.name, case.response.additive, case.response.normalize):
         if entry.fits(case) and _obstacle(entry.backend, case) is None:
-            return _made(entry.backend, f"faster from {entry.tokens} tokens on, {_batches(entry.batch)}", case)
+            return _made(entry.backend, f"faster from {entry.tokens} tokens on, {_batches(entry.batch)}", case, dense)
     if limit is None:
-        return _made("dense", "the quickest for so few tokens", case)
+        return _made("dense", "the quickest for so few tokens", case, dense)
     lean = next(name for name in _LEAN if _obstacle(name, case) is None)
-    return _made(lean, limit, case)
+    return _made(lean, limit, case, dense)
 
 
 def check_backend(
@@ -246,12 +255,12 @@ def _fused_obstacle(case: Case) -> str | None:
     return None
 
 
-def _too_large(case: Case) -> str | None:
+def _too_large(case: Case, dense: int) -> str | None:
     """Return why the dense form is out of the question, or None."""
     if case.heads * case.queries * case.keys > ALWAYS_STREAMED:
         return f"more than {ALWAYS_STREAMED:,} scores a sample"
-    if _dense_memory(case) > MEMORY_BUDGET:
-        return f"the dense form would take {_dense_memory(case) / 2**20:,.0f} MiB"
+    if dense > MEMORY_BUDGET:
+        return f"the dense form would take {dense / 2**20:,.0f} MiB"
     return None
 
 
@@ -265,9 +274,9 @@ def _dense_memory(case: Case) -> int:
     return int(copies * together * case.itemsize)
 
 
-def _made(name: str, reason: str, case: Case) -> Choice:
+def _made(name: str, reason: str, case: Case, dense: int) -> Choice:
     tokens = case.batch * (case.queries + case.keys) * case.itemsize
-    memory = {"dense": _dense_memory(case), "sorted": 100 * tokens}.get(name, 20 * 2**18 * case.itemsize + 30 * tokens)
+    memory = {"dense": dense, "sorted": 100 * tokens}.get(name, 20 * 2**18 * case.itemsize + 30 * tokens)
     return Choice(name, reason, case.scores, memory)
 
 

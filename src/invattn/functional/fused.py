@@ -32,6 +32,10 @@ _VECTOR = 16
 
 _ROWS_WORTH_FILLING = 512
 
+_LARGE_SCORES = 50.0
+"""From there on torch's kernels lose digits in float32 that the plain formula keeps: their weights are exponentials of
+differences of rounded numbers as large as the scores, and what should cancel in a gradient is multiplied by keys."""
+
 
 class Flash(Primitives):
     """The kernels of scaled_dot_product_attention for processors. They are not part of torch's public interface."""
@@ -59,6 +63,11 @@ class Flash(Primitives):
         kernel: str,
         causal: bool,
     ) -> Triple:
+        if _loses_digits(query, key):
+            g, q, k, v = (tensor.double() for tensor in (incoming, query, key, value))
+            o, log_sums = self.forward(q, k, v, kernel=kernel, causal=causal)
+            by_query, by_key, by_value = self.backward(g, q, k, v, o, log_sums, kernel=kernel, causal=causal)
+            return by_query.to(query.dtype), by_key.to(key.dtype), by_value.to(value.dtype)
         g, q, k, v, o = _same_width(incoming, query, key, value, out)
         parts = 1 if causal else _parts(query)
         if parts == 1:
@@ -78,10 +87,21 @@ class Flash(Primitives):
 
     def column(self, query: Tensor, key: Tensor, value: Tensor, *, kernel: str) -> Pair:
         """Subtract the log-sum-exp of every column by one more coordinate of the keys."""
+        if _loses_digits(query, key):
+            found, weights = self.column(query.double(), key.double(), value.double(), kernel=kernel)
+            return found.to(value.dtype), weights.to(value.dtype)
         _, sizes = self.forward(key, query, query[..., :1], kernel=kernel, causal=False)
         query = torch.cat([query, torch.ones_like(query[..., :1])], dim=-1)
         out, shares = self.forward(query, torch.cat([key, -sizes], dim=-1), value, kernel=kernel, causal=False)
         return out * shares.exp(), shares
+
+
+def _loses_digits(query: Tensor, key: Tensor) -> bool:
+    """Whether scores may be so large that float32 is not enough; unknown, hence no, while a graph is traced."""
+    if query.dtype != torch.float32 or torch.compiler.is_compiling() or not (query.numel() and key.numel()):
+        return False
+    largest = query.detach().norm(dim=-1).max() * key.detach().norm(dim=-1).max()
+    return bool(largest > _LARGE_SCORES)
 
 
 def _gradients(

@@ -71,5 +71,5 @@ def squash(value: Tensor, *, radius: float = 1.0) -> Tensor:
     # Dividing by max(1, |z|_max) first keeps the square finite; the result is the same.
     largest = value.detach().abs().amax(dim=-1, keepdim=True).clamp_min(1.0)
     scaled = value / largest
-    inverse = 1 / largest
+    inverse = largest.reciprocal()
     return scaled * (inverse.square() + scaled.square().sum(dim=-1, keepdim=True) / radius**2).rsqrt()

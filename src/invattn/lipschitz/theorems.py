@@ -34,12 +34,13 @@ def attention_constant(value_norm: Tensor, response_norm: Tensor) -> Tensor:
     return torch.where(in_reach, value_norm + response_norm * (response_norm / (4 * divisor)), response_norm)
 
 
-def output_constant(output: Tensor, head_constants: Tensor) -> Tensor:
+def output_constant(output: Tensor, head_constants: Tensor, *, norm: Tensor | None = None) -> Tensor:
     """Bound W_O concat_h o_h: min(|W_O| sqrt(sum_h F_h^2), sum_h |W_O^h| F_h).
 
     Args:
         output: W_O with shape (C, H d); head h owns columns h d ... (h + 1) d - 1.
         head_constants: F_h with shape (H,), float64.
+        norm: |W_O|, where it is known.
 
     Returns:
         A float64 scalar.
@@ -48,7 +49,7 @@ def output_constant(output: Tensor, head_constants: Tensor) -> Tensor:
         Theorem H of docs/theory.md.
     """
     heads = head_constants.shape[0]
-    joint: Tensor = spectral_norm(output) * torch.linalg.vector_norm(head_constants)
+    joint: Tensor = (spectral_norm(output) if norm is None else norm) * torch.linalg.vector_norm(head_constants)
     if heads == 1:
         return joint
     split = spectral_norm(output.reshape(output.shape[0], heads, -1).transpose(0, 1))

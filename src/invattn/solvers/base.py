@@ -1,14 +1,63 @@
-"""The base classes of solvers."""
+"""What every solver is, and what it returns: a value and, per sample, how good it is."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import IntEnum
 
 from torch import Tensor
 
-from invattn.solvers.driver import Plan, iterate
-from invattn.solvers.solution import Solution
+
+class Status(IntEnum):
+    """How a sample's iteration ended; STALLED: no point nearer the solution was found along Newton's direction."""
+
+    CONVERGED = 0
+    MAX_STEPS = 1
+    DIVERGED = 2
+    NON_FINITE = 3
+    STALLED = 4
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The result of inverting a batch.
+
+    Attributes:
+        value: The inputs found, shape of the target.
+        converged: Whether the residual is within the tolerance, shape (B,), bool.
+        residual: |x + g(x) - z| at the returned x in the certificate's norm, shape (B,).
+        num_steps: Updates of x, shape (B,), int: fixed-point steps, or Newton steps.
+        error_bound: A proven bound of |value - exact inverse| in the certificate's norm, rounding included, shape
+            (B,); None without a certificate.
+        status: A :class:`Status` a sample, shape (B,), int.
+        further_evaluations: Evaluations of g beyond ``num_steps + 1``, Jacobian-vector products among them, shape
+            (B,), int; None is none.
+    """
+
+    value: Tensor
+    converged: Tensor
+    residual: Tensor
+    num_steps: Tensor
+    error_bound: Tensor | None
+    status: Tensor
+    further_evaluations: Tensor | None = None
+
+    @property
+    def evaluations(self) -> Tensor:
+        """Evaluations of g a sample, shape (B,), int; a Jacobian-vector product counts as one."""
+        least = self.num_steps + 1
+        return least if self.further_evaluations is None else least + self.further_evaluations
+
+    def with_value(self, value: Tensor) -> Solution:
+        """Return the same report about a reshaped value."""
+        return replace(self, value=value)
+
+    def failures(self) -> str:
+        """Count the samples that did not converge, by status, in words; empty where all did."""
+        counts = {status: int((self.status == status).sum()) for status in Status if status != Status.CONVERGED}
+        return ", ".join(f"{count} {status.name.lower()}" for status, count in counts.items() if count)
 
 
 class Solver(ABC):
@@ -36,22 +85,3 @@ class Solver(ABC):
         Returns:
             A solution with a report for each sample; it never raises for lack of convergence.
         """
-
-
-class FixedPointSolver(Solver):
-    """A solver that runs in the one loop of fixed-point iterations."""
-
-    @abstractmethod
-    def plan(self) -> Plan:
-        """Return the rule, the limits and the tolerance of one solve."""
-
-    def solve(
-        self,
-        branch: Callable[[Tensor], Tensor],
-        target: Tensor,
-        *,
-        start: Tensor | None = None,
-        lipschitz: float | None = None,
-        norm: str = "inf,2",
-    ) -> Solution:
-        return iterate(branch, target, plan=self.plan(), start=start, lipschitz=lipschitz, norm=norm)

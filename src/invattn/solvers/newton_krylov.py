@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from invattn._conditions import rows_of
 from invattn.norms import euclidean_norm
-from invattn.solvers.base import Solver
+from invattn.solvers.driver import IterativeSolver, SolveState
 from invattn.solvers.gmres import gmres
-from invattn.solvers.solution import Solution, Tolerance
-from invattn.solvers.state import SolveState
 
 _DECREASE = 1e-4  # what a step t must save: |r| is to fall by this times t |r|
 _HALVINGS = 12
@@ -21,13 +20,14 @@ _LOOSEST, _SAFETY = 0.1, 0.9  # Eisenstat and Walker's largest forcing term, and
 
 
 @dataclass(frozen=True)
-class NewtonKrylov(Solver):
+class NewtonKrylov(IterativeSolver):
     """Newton's method for x + g(x) - z = 0, each linear equation (I + J) d = r solved by GMRES.
 
     It needs no contraction, only that I + J is regular on the way: eigenvalues of J of modulus above 1, at which
     Picard iteration diverges, do not matter. A step is halved until the Euclidean norm of the residual falls; a
     sample for which no such step is found ends as STALLED, at its best point. ``num_steps`` of the report counts
-    Newton steps; ``evaluations`` adds the Jacobian-vector products and the trial points.
+    Newton steps; ``evaluations`` adds the Jacobian-vector products and the trial points. g must allow forward-mode
+    differentiation.
 
     Attributes:
         max_steps: The largest number of Newton steps.
@@ -43,8 +43,7 @@ class NewtonKrylov(Solver):
     max_steps: int = 30
     krylov: int = 30
     restarts: int = 2
-    atol: float | None = None
-    rtol: float | None = None
+    _contiguous: ClassVar[bool] = False  # most of its time goes into products with J, not into norms
 
     def __post_init__(self) -> None:
         if self.max_steps < 0 or self.restarts < 0:
@@ -52,25 +51,13 @@ class NewtonKrylov(Solver):
         if self.krylov < 1:
             raise ValueError(f"krylov must be at least 1; got {self.krylov}.")
 
-    @torch.no_grad()
-    def solve(
-        self,
-        branch: Callable[[Tensor], Tensor],
-        target: Tensor,
-        *,
-        start: Tensor | None = None,
-        lipschitz: float | None = None,
-        norm: str = "inf,2",
-    ) -> Solution:
-        """Solve x + g(x) = z; arguments as in :meth:`Solver.solve`. g must allow forward-mode differentiation."""
-        tolerance = Tolerance(self.atol, self.rtol)(target, norm=norm)
-        state = SolveState(target, target if start is None else start, tolerance, refine=0, norm=norm)
-        image = branch(state.point).to(target.dtype)  # autocast may have returned a lower precision
-        forcing = torch.full_like(tolerance, _LOOSEST)
+    def _iterate(self, branch: Callable[[Tensor], Tensor], state: SolveState) -> None:
+        image = branch(state.point).to(state.target.dtype)  # autocast may have returned a lower precision
+        forcing = torch.full_like(state.tolerance, _LOOSEST)
         for step in range(self.max_steps + 1):
             defect = state.target - state.point - image
             size = state.norm(defect)
-            active = ~state.record(size, step=step, early_stop=True)
+            active = ~state.record(size, step=step)
             state.keep(active)
             branch = rows_of(branch, active)
             if step == self.max_steps or state.active.numel() == 0:
@@ -85,7 +72,6 @@ class NewtonKrylov(Solver):
             state.keep(found)
             branch = rows_of(branch, found)
             image, forcing = image[found], forcing[found]
-        return state.solution(lipschitz)
 
     def _direction(
         self, branch: Callable[[Tensor], Tensor], state: SolveState, defect: Tensor, forcing: Tensor

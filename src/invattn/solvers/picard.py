@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from invattn.solvers.base import FixedPointSolver
-from invattn.solvers.driver import Plan
-from invattn.solvers.solution import Tolerance
-from invattn.solvers.steppers import PlainStepper
+from torch import Tensor
+
+from invattn.solvers.driver import IterativeSolver, SolveState, Stepper, iterate
 
 
 @dataclass(frozen=True)
-class Picard(FixedPointSolver):
+class Picard(IterativeSolver):
     """x <- z - g(x), the fixed-point iteration.
 
     Attributes:
@@ -26,17 +26,16 @@ class Picard(FixedPointSolver):
 
     max_steps: int = 100
     early_stop: bool = True
-    atol: float | None = None
-    rtol: float | None = None
 
-    def __post_init__(self) -> None:
-        if self.max_steps < 0:
-            raise ValueError(f"max_steps must not be negative; got {self.max_steps}.")
+    def _iterate(self, branch: Callable[[Tensor], Tensor], state: SolveState) -> None:
+        iterate(branch, state, PlainStepper(), max_steps=self.max_steps, early_stop=self.early_stop)
 
-    def plan(self) -> Plan:
-        return Plan(
-            PlainStepper(),
-            max_steps=self.max_steps,
-            early_stop=self.early_stop,
-            tolerance=Tolerance(self.atol, self.rtol),
-        )
+
+class PlainStepper(Stepper):
+    """x <- x + r = z - g(x)."""
+
+    def propose(self, point: Tensor, defect: Tensor, size: Tensor, tolerance: Tensor) -> Tensor:
+        return point + defect
+
+    def keep(self, rows: Tensor) -> None:
+        return None

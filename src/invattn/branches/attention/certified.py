@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,10 @@ from invattn.branches.attention.masks import RelativePositionLogits, Visibility,
 from invattn.branches.attention.rules import AttentionRule, TheoremR
 from invattn.branches.attention.scores import Score
 from invattn.branches.base import Branch
-from invattn.branches.chain import make_shift, shifted, shifts_of, split_shift
+from invattn.branches.chain import make_shift, shifted, shifts_of
 from invattn.branches.mlp import start_as_shift
 from invattn.functional import Choice, Response, attend, check_backend, explain, response_weights, spectral_norm, squash
 from invattn.lipschitz import ROUNDING, LipschitzBound, output_constant
-
-_T = TypeVar("_T")
 
 
 class CertifiedAttention(Branch):
@@ -47,6 +45,8 @@ class CertifiedAttention(Branch):
     References:
         Theorems R and H of docs/theory.md; Zha et al. 2021, Eq. 5 (the form), Theorem 1 (the other rule).
     """
+
+    certificate_norm = "inf,2"
 
     def __init__(
         self,
@@ -104,58 +104,83 @@ class CertifiedAttention(Branch):
         return True
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._apply_scaled(x, shifts_of(self.context, x), scaled=self._scaled())
+        return self._apply_scaled(x, shifts_of(self.context, x), scaled=self._scaled(self._norms()))
 
     @torch.no_grad()
     def at_present_weights(self) -> Callable[[Tensor], Tensor]:
-        run = partial(self._apply_scaled, scaled=self._scaled())
-        return run if self.context is None else PerSample(run, self.context.at_present_context())
+        return self._fixed(self._scaled(self._norms()))
+
+    @torch.no_grad()
+    def proven_at_present_weights(self) -> tuple[Callable[[Tensor], Tensor], LipschitzBound]:
+        norms = self._norms()
+        scaled = self._scaled(norms)
+        return self._fixed(scaled), self._bound(norms, scaled)
+
+    @torch.no_grad()
+    def lipschitz_bound(self) -> LipschitzBound:
+        """Return |W_L| times the rule's constant from the weights as forward multiplies them, in float64."""
+        norms = self._norms()
+        return self._bound(norms, self._scaled(norms))
 
     def attention_weights(self, x: Tensor) -> Tensor:
         seen, *_ = self._split(shifts_of(self.context, x))
-        query, key, bias = self._factors(x, seen, self._scaled()[0])
+        query, key, bias = self._factors(x, seen, self._scaled(self._norms())[0])
         mask = self.visibility(x.shape[-2], x.device)
         return response_weights(query, key, response=self.response, logit_bias=bias, mask=mask)
 
     def explain(self, x: Tensor) -> Choice:
-        return self._handed(explain, x, shifts_of(self.context, x), self._scaled()[0])
+        seen, inner, _ = self._split(shifts_of(self.context, x))
+        return explain(**self._attended(x, seen, inner, self._scaled(self._norms())[0]))
+
+    def _fixed(self, scaled: tuple[Tensor, Tensor]) -> Callable[[Tensor], Tensor]:
+        """Return g with these logit scales and this W_L."""
+        run = partial(self._apply_scaled, scaled=scaled)
+        return run if self.context is None else PerSample(run, self.context.at_present_context())
 
     def _apply_scaled(self, x: Tensor, shift: Tensor | None = None, *, scaled: tuple[Tensor, Tensor]) -> Tensor:
         """Return g(x) from what the context adds to all biases, the logit scales and the scaled W_L."""
         alpha, output = scaled
-        mixed = self._handed(attend, x, shift, alpha)
-        return shifted(F.linear(join_heads(mixed), output, self.output.bias), self._split(shift)[2])
+        seen, inner, outer = self._split(shift)
+        mixed = attend(**self._attended(x, seen, inner, alpha))
+        return shifted(F.linear(join_heads(mixed), output, self.output.bias), outer)
 
-    def _handed(self, function: Callable[..., _T], x: Tensor, shift: Tensor | None, alpha: Tensor) -> _T:
-        """Return what :func:`attend`, or a function with its arguments, returns for tokens x."""
-        seen, inner, _ = self._split(shift)
+    def _attended(self, x: Tensor, seen: Tensor | None, inner: Tensor | None, alpha: Tensor) -> dict[str, Any]:
+        """Return the arguments of :func:`attend` and :func:`explain` for tokens x."""
         query, key, bias = self._factors(x, seen, alpha)
         value = squash(split_heads(shifted(self.value(x), inner), self.num_heads))
         mask, causal = self.visibility.fixed(x.shape[-2]), self.visibility.causal
-        return function(query, key, value, response=self.response, logit_bias=bias, mask=mask, causal=causal)
+        return {
+            "query": query,
+            "key": key,
+            "value": value,
+            "response": self.response,
+            "logit_bias": bias,
+            "mask": mask,
+            "causal": causal,
+        }
 
     def start_as_mean_shift(self) -> None:
         """Set the weights as :func:`start_as_shift` says, and the score as a similarity."""
         start_as_shift(self.value, self.output)
         self.score.start_as_similarity()
 
-    def lipschitz_bound(self) -> LipschitzBound:
-        """Return |W_L| times the rule's constant from the weights as forward multiplies them, in float64."""
-        with torch.no_grad():
-            alpha, scale = (number.to(self.output.weight.dtype) for number in self._scales())
-            value_norm, response_norm = self._head_norms(alpha.double())
-            heads = self.rule.head_constant(value_norm, response_norm)
-            output = self.output.weight * scale
-            bound = (1 + ROUNDING) * output_constant(output, heads)
-            factors = {"output_norm": float(spectral_norm(output)), "rounding": 1 + ROUNDING}
-            texts = []
-            for h, numbers in enumerate(zip(value_norm.tolist(), response_norm.tolist(), strict=True)):
-                own = self.rule.factors(*numbers) | {"alpha": float(alpha[h]), "F": float(heads[h])}
-                factors |= {f"head_{h}.{name}": number for name, number in own.items()}
-                texts.append(self.rule.describe(*numbers, float(heads[h])))
+    def _bound(self, norms: tuple[Tensor, Tensor], scaled: tuple[Tensor, Tensor]) -> LipschitzBound:
+        """Return the bound of g with these logit scales and this W_L, from V and R at alpha = 1."""
+        value_norm, unit_response = norms
+        alpha, output = scaled[0].to(self.output.weight.dtype), scaled[1]
+        response_norm = alpha.double() * unit_response
+        heads = self.rule.head_constant(value_norm, response_norm)
+        output_norm = spectral_norm(output)
+        bound = (1 + ROUNDING) * output_constant(output, heads, norm=output_norm)
+        factors = {"output_norm": float(output_norm), "rounding": 1 + ROUNDING}
+        texts = []
+        for h, numbers in enumerate(zip(value_norm.tolist(), response_norm.tolist(), strict=True)):
+            own = self.rule.factors(*numbers) | {"alpha": float(alpha[h]), "F": float(heads[h])}
+            factors |= {f"head_{h}.{name}": number for name, number in own.items()}
+            texts.append(self.rule.describe(*numbers, float(heads[h])))
         return LipschitzBound(
             value=float(bound),
-            norm="inf,2",
+            norm=self.certificate_norm,
             derivation=(
                 f"{self.rule.name}, kernel {self.response.kernel.name}: |W_L| = {factors['output_norm']:.6g}, "
                 f"heads: {', '.join(texts)}, rounding margin {ROUNDING:g}"
@@ -165,7 +190,7 @@ class CertifiedAttention(Branch):
 
     def _split(self, shift: Tensor | None) -> Sequence[Tensor | None]:
         """Return what the context adds to the tokens that queries and keys see, to the values, and to b_L."""
-        return split_shift(shift, (self.channels, self.channels, self.channels))
+        return (None, None, None) if shift is None else torch.split(shift, self.channels, dim=1)
 
     def _factors(self, x: Tensor, seen: Tensor | None, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return scaled query and key factors, and position logits."""
@@ -177,25 +202,19 @@ class CertifiedAttention(Branch):
             key = key * alpha
         return query, key, None if self.position_logits is None else self.position_logits(x.shape[-2])
 
-    def _scaled(self) -> tuple[Tensor, Tensor]:
-        """Return the logit scales (H,) and the scaled W_L."""
-        alpha, scale = self._scales()
+    def _scaled(self, norms: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the logit scales alpha (H,), float64, and the scaled W_L, differentiable in the weights."""
+        value, unit_response = norms
+        alpha = self.rule.logit_scale(value, unit_response)
+        heads = self.rule.head_constant(value, alpha * unit_response)
+        bound = (1 + 2 * ROUNDING) * output_constant(self.output.weight, heads)
+        scale = torch.clamp(self.lipschitz / bound.clamp_min(torch.finfo(value.dtype).eps), max=1.0)
         return alpha, self.output.weight * scale.to(self.output.weight.dtype)
 
-    def _scales(self) -> tuple[Tensor, Tensor]:
-        """Return the logit scales alpha (H,) and the scale of W_L, float64, differentiable in the weights."""
-        unit_value, unit_response = self._head_norms(None)
-        tiny = torch.finfo(unit_value.dtype).eps
-        alpha = self.rule.logit_scale(unit_value, unit_response)
-        heads = self.rule.head_constant(unit_value, alpha * unit_response)
-        bound = (1 + 2 * ROUNDING) * output_constant(self.output.weight, heads)
-        return alpha, torch.clamp(self.lipschitz / bound.clamp_min(tiny), max=1.0)
-
-    def _head_norms(self, alpha: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return V and R per head, (H,) each; R at alpha = 1 where alpha is None."""
+    def _norms(self) -> tuple[Tensor, Tensor]:
+        """Return V and, at alpha = 1, R per head, (H,) each, float64."""
         value = spectral_norm(self.value.weight.reshape(self.num_heads, -1, self.channels))
-        response = self.kappa * self.rule.sensitivity(self.score)
-        return value, response if alpha is None else alpha * response
+        return value, self.kappa * self.rule.sensitivity(self.score)
 
     def extra_repr(self) -> str:
         text = f"channels={self.channels}, num_heads={self.num_heads}, lipschitz={self.lipschitz}"

@@ -124,7 +124,9 @@ class ProjectedScore(Score):
         return torch.maximum(*self.paths())
 
     def paths(self) -> tuple[Tensor, Tensor]:
-        return _head_norms(self.query.weight, self.num_heads), _head_norms(self.key.weight, self.num_heads)
+        query, key = (_per_head(linear.weight, self.num_heads) for linear in (self.query, self.key))
+        first, second = spectral_norm(torch.stack([query, key]))
+        return first, second
 
     @torch.no_grad()
     def start_as_similarity(self) -> None:
@@ -217,7 +219,3 @@ def _weight(linear: nn.Module) -> Tensor:
 
 def _per_head(weight: Tensor, num_heads: int) -> Tensor:
     return weight.reshape(num_heads, -1, weight.shape[-1])
-
-
-def _head_norms(weight: Tensor, num_heads: int) -> Tensor:
-    return spectral_norm(_per_head(weight, num_heads))
