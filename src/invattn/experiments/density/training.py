@@ -176,12 +176,13 @@ def train_flow(cell: DensityCell, deadline: float, worker: Worker, progress: Pro
         Interrupted: On Ctrl-C and at the deadline; the state is saved.
         DataError: If the state to resume from is damaged or of another run.
     """
-    config = cell.config
+    config, data = cell.config, cell.data
+    start = started_flow(cell, worker)
     module = MaximumLikelihood(
-        _trained(cell, started_flow(cell, worker)),
+        whole_valued(start, levels=data.levels) if isinstance(data, DequantisedData) and data.learned else start,
         optimisation=config,
         seed=derive_seed(cell.seed, "likelihood"),
-        unit=cell.data.unit,
+        unit=data.unit,
         run_key=cell.key,
     )
     outcome = fit(
@@ -199,12 +200,12 @@ def train_flow(cell: DensityCell, deadline: float, worker: Worker, progress: Pro
     )
     extra = {"stopped_at": outcome.stopped_at, "stopped_in": outcome.stopped_in or None, "attention": cell.attention}
     flow = module.averaged_flow.eval()
-    result = unmeasured(cell.variant, flow, seed=cell.seed, unit=cell.data.unit)
+    result = unmeasured(cell.variant, flow, seed=cell.seed, unit=data.unit)
     return flow, replace(
         result,
         refused=outcome.stop_reason,
         cpu_seconds=outcome.cpu_seconds,
-        train_loss=[cell.data.unit.of(loss) for loss in module.step_losses],
+        train_loss=[data.unit.of(loss) for loss in module.step_losses],
         extra=extra | {"recipe": cell.recipe, "repeat": cell.repeat, "train_seconds": outcome.seconds},
     )
 
@@ -222,13 +223,6 @@ def started_flow(cell: DensityCell, worker: Worker) -> Flow:
         if not (config.resume and cell.file("ckpt").exists()):
             start_from_data(bijection, cell.data.first(seed=seed, used=used))
     return cell.model_config.distribution(bijection)
-
-
-def _trained(cell: DensityCell, flow: Flow) -> Flow | Dequantised:
-    """Return what is trained: the flow, or where noise is learned the distribution of whole grey levels."""
-    if isinstance(cell.data, DequantisedData) and cell.data.learned:
-        return whole_valued(flow, levels=cell.data.levels)
-    return flow
 
 
 def start_from_data(chain: Composed, x: Tensor) -> None:

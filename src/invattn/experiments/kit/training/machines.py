@@ -78,6 +78,8 @@ class Machines:
         Raises:
             DataError: If one of them is missing or wrong, or a launcher started other numbers of processes.
         """
+        from lightning.fabric.plugins.environments.lightning import find_free_network_port  # takes seconds
+
         launched = find_launched(environment)
         if launched is not None:
             found = launched.machines
@@ -88,7 +90,7 @@ class Machines:
                 )
             return replace(launched, machines=self)
         if self.nodes == 1:
-            return Worker(self, port=_free_port() if self.world_size > 1 else 0)
+            return Worker(self, port=find_free_network_port() if self.world_size > 1 else 0)
         missing = [name for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
         if missing:
             raise DataError(
@@ -205,9 +207,3 @@ def find_launched(environment: Mapping[str, str]) -> Worker | None:
         )
     machines = Machines(devices=local, nodes=world_size // local)
     return Worker(machines, rank, environment["MASTER_ADDR"], port, launched=True)
-
-
-def _free_port() -> int:
-    from lightning.fabric.plugins.environments.lightning import find_free_network_port
-
-    return find_free_network_port()

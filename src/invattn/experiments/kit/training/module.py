@@ -28,14 +28,6 @@ def _processes() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
-def _summed(values: list[float], *, near: Tensor) -> list[float]:
-    """Return the sums over all processes, which talk through a device; every process must call it."""
-    totals = torch.tensor(values, dtype=torch.float64, device=near.device)
-    if _processes() > 1:
-        distributed.all_reduce(totals)
-    return [float(total) for total in totals.tolist()]
-
-
 def first_text(text: str) -> str:
     """Return the text of the first process that has one; every process must call it."""
     texts = [text] * _processes()
@@ -79,8 +71,7 @@ class ResumableModule(LightningModule):
         self.step_losses: list[float] = []
         self.learning_rate = 0.0
         self._run_key = run_key
-        self._earlier_seconds = 0.0
-        self._others_seconds = 0.0
+        self._earlier_seconds = self._others_seconds = 0.0
         self._started = time.process_time()
 
     @property
@@ -106,18 +97,17 @@ class ResumableModule(LightningModule):
         """
         assert step == len(self.step_losses), "the loader and the module must resume at the same step"
         own = self._own_seconds
-        total, seconds, count = _summed([float(loss.detach()), own, 1.0], near=loss)
+        sums = torch.tensor([float(loss.detach()), own, 1.0], dtype=torch.float64, device=loss.device)
+        if _processes() > 1:
+            distributed.all_reduce(sums)
+        total, seconds, count = sums.tolist()
         value, self._others_seconds = total / count, seconds - own
         if not math.isfinite(value):
             raise NonFiniteLoss(step)
         self.step_losses.append(value)
 
     def check_gradient(self, network: nn.Module) -> None:
-        """Check the gradient of every weight before a step is made along it.
-
-        Raises:
-            NonFiniteLoss: If it is not finite, with the first weight where it is not.
-        """
+        """Raise NonFiniteLoss, with the first weight where it is, if a gradient is not finite before a step."""
         for name, weight in network.named_parameters():
             if weight.grad is not None and not bool(weight.grad.isfinite().all()):
                 raise NonFiniteLoss(len(self.step_losses) - 1, part=f"the gradient of {name}")
@@ -213,15 +203,12 @@ class EventLog(Callback):
         if picture is not None:
             self._writer.add_image(self._name, picture, trainer.global_step)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the log."""
-        self._close()
-
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Close the log."""
-        self._close()
+        self.on_train_end(trainer, pl_module)
 
-    def _close(self) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the log."""
         if self._writer is not None:
             self._writer.close()
         self._writer = None
