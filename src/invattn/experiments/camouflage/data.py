@@ -48,11 +48,7 @@ class CamouflageData:
 
 
 def open_camouflage_data(config: CamouflageConfig) -> CamouflageData:
-    """Return the data of a run.
-
-    Raises:
-        DataError: If they cannot be used; one line that says what to do.
-    """
+    """Return the data of a run; DataError if they cannot be used."""
     notes: list[str | None] = []
     if config.data == SYNTHETIC:
         train: MaskedImages = _synthetic("train", config, config.train_size or SYNTHETIC_TRAIN)
@@ -112,15 +108,10 @@ class TrainingPairs:
 
 
 def vary_pairs(pairs: Tensor, *, seed: int, step: int, index: Tensor) -> Tensor:
-    """Turn each square by quarters, mirror it, exchange its colour channels and take away part of its colour.
+    """Turn each square, shape (4, S, S), mirror it, exchange its colour channels and take away part of its colour.
 
-    What happens to one is a function of (seed, step, sample index) and of nothing else. The mask turns with its image.
-
-    Args:
-        pairs: Red, green, blue and the mask, shape (B, 4, S, S).
-        seed: Of the stream.
-        step: Which pass over the data this is.
-        index: int64, shape (B,), number of each sample within its data set.
+    The mask turns with its image. What happens to one is a function of seed, step (the pass over the data) and index
+    (the number of the sample in its data set, int64, shape (B,)), and of nothing else.
     """
     drawn = counter_uniform(index, seed=seed, step=step, count=4, bits=32).tolist()
     return torch.stack([_varied(pair, *numbers) for pair, numbers in zip(pairs, drawn, strict=True)])

@@ -157,11 +157,7 @@ def _depth(uniform: Iterator[float], *, side: int) -> Tensor:
 
 @cache
 def read_source(file: str) -> Tensor:
-    """Read a shipped picture as float with shape (3, H, W), 0 to 1, its short side at least 512.
-
-    Raises:
-        DataError: If the library that ships it is not installed, or does not ship it.
-    """
+    """Read a shipped picture as float with shape (3, H, W), 0 to 1, its short side at least 512."""
     pixels = read_shipped(
         file,
         data="synthetic",

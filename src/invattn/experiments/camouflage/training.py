@@ -31,7 +31,7 @@ from invattn.experiments.kit.progress import Progress
 from invattn.experiments.kit.run import make_folder, source_hash
 from invattn.experiments.kit.training.companions import on_processes
 from invattn.experiments.kit.training.fit import FitResult, fit
-from invattn.experiments.kit.training.loader import Batch, ResumableLoader, derive_seed
+from invattn.experiments.kit.training.loader import Batch, ResumableLoader, derive_seed, seeded
 from invattn.experiments.kit.training.machines import Worker
 from invattn.experiments.kit.training.module import EventLog, ResumableModule
 from invattn.experiments.kit.training.optimisation import stepwise
@@ -152,8 +152,7 @@ def train_network(cell: CamouflageCell, worker: Worker, progress: Progress) -> T
 
 def start_network(cell: CamouflageCell) -> CamouflageNetwork:
     """Return the network before its first step: weights drawn from the seed, and those that the backbone learnt."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(cell.seed, "model"))
+    with seeded(cell.seed, "model"):
         network = cell.network_config.build()
     if cell.config.pretrain_epochs:
         load_pretrained(network.backbone, Pretraining(cell.config, cell.data, cell.fingerprints).file("safetensors"))
@@ -211,11 +210,7 @@ class Pretraining:
 
 
 def load_pretrained(levels: ResNetLevels, path: Path) -> None:
-    """Load the weights that :meth:`Pretraining.run` wrote.
-
-    Raises:
-        DataError: If they cannot be read.
-    """
+    """Load the weights that :meth:`Pretraining.run` wrote; DataError if they cannot be read."""
     try:
         levels.load_state_dict(parse_safetensors(path.read_bytes()))
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -227,8 +222,7 @@ def load_pretrained(levels: ResNetLevels, path: Path) -> None:
 def _train(pretraining: Pretraining, worker: Worker, progress: Progress) -> None:
     """Train in every process; the first one writes."""
     config = pretraining.config
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config.seed, "backbone"))
+    with seeded(config.seed, "backbone"):
         network = LightHead(ResNetLevels(config.backbone))
     load_backbone_weights(network.backbone, config.backbone_weights)
     order, varied = (derive_seed(config.seed, purpose, "backbone") for purpose in ("order", "vary"))

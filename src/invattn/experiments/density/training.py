@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +23,7 @@ from invattn.experiments.density.noise import whole_valued
 from invattn.experiments.density.record import DensityResult
 from invattn.experiments.kit.progress import Progress
 from invattn.experiments.kit.training.fit import fit
-from invattn.experiments.kit.training.loader import Batch, ResumableLoader, derive_seed
+from invattn.experiments.kit.training.loader import Batch, ResumableLoader, derive_seed, seeded
 from invattn.experiments.kit.training.machines import Worker
 from invattn.experiments.kit.training.module import EventLog, NonFiniteLoss, ResumableModule, first_text
 from invattn.experiments.kit.training.optimisation import Optimisation
@@ -91,12 +90,12 @@ class MaximumLikelihood(ResumableModule):
         Raises:
             NonFiniteLoss: If it is NaN or infinite, with the first block where it is; the weights are left as they are.
         """
-        with seeded_probes(self._seed, batch.step, near=batch.images):
+        with seeded(self._seed, "probes", batch.step, near=batch.images):
             loss: Tensor = -self.flow(batch.images).float().mean() / batch.images[0].numel()
         try:
             self.keep_loss(loss, step=batch.step)
         except NonFiniteLoss:
-            with seeded_probes(self._seed, batch.step, near=batch.images):
+            with seeded(self._seed, "probes", batch.step, near=batch.images):
                 part = self._first_non_finite(batch.images)
             raise NonFiniteLoss(batch.step, part=first_text(part)) from None
         return loss
@@ -132,18 +131,6 @@ class MaximumLikelihood(ResumableModule):
         """Make the step, then update the average: before any callback can save a state in between."""
         super().optimizer_step(*arguments, **options)
         self._optimisation.average(self.average, self.flow, step=len(self.step_losses))
-
-
-@contextmanager
-def seeded_probes(seed: int, step: int, *, near: Tensor | None = None) -> Iterator[None]:
-    """Draw from torch's default generators as a function of (seed, step) inside the block; leave them as they were.
-
-    The generator of the device of ``near`` is one of them; None: that of the CPU alone.
-    """
-    devices = [near.device] if near is not None and near.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive_seed(seed, "probes", step))
-        yield
 
 
 @torch.no_grad()
@@ -217,8 +204,7 @@ def started_flow(cell: DensityCell, worker: Worker) -> Flow:
     """
     config, seed = cell.config, cell.seed
     used = cell.data.train_size(steps=config.steps, batch_size=config.batch_size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "model"))
+    with seeded(seed, "model"):
         bijection = cell.model_config.build_with(PowerSeries(terms=config.terms, shard=worker.shard))
         if not (config.resume and cell.file("ckpt").exists()):
             start_from_data(bijection, cell.data.first(seed=seed, used=used))

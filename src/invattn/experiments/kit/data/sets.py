@@ -55,11 +55,7 @@ def fingerprint(*images: Tensor) -> str:
 
 
 def load_reconstruction_data(request: ImageRequest) -> ImageData:
-    """Load training and test images of one size.
-
-    Raises:
-        DataError: when there is no such data, or it cannot be used; one line that says what to do.
-    """
+    """Load training and test images of one size; DataError when there is no such data, or it cannot be used."""
     unused = request.data_root is not None and request.name not in _PUBLISHERS_LAYOUT
     notes = (f"data_root was given and is not used by {request.name}",) if unused else ()
     return gather(open_pictures(request), request, further_notes=notes)
@@ -124,7 +120,6 @@ class _Tally:
     first: str = ""
 
     def stack(self, pictures: Iterable[Picture], *, part: str) -> Tensor:
-        """Return the pictures as one uint8 batch with shape (n, 3, H, W)."""
         fitted = [self._fit(picture) for picture in pictures]
         if not fitted:
             raise DataError(f"there are no {part} images: ask for at least one, and check the data folder")
@@ -135,7 +130,6 @@ class _Tally:
         return _text(next(iter(self.sizes))) if len(self.sizes) == 1 else "various"
 
     def notes(self) -> list[str]:
-        """Say what was cropped, resized and converted."""
         total = sum(self.sizes.values())
         notes = [f"{count} of {total} images: {remark}" for remark, count in sorted(self.remarks.items())]
         size_note = self._crop_note() if self.image_size == "original" else self._resize_note(self.image_size)

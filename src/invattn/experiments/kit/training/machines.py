@@ -50,11 +50,7 @@ class Machines:
         return self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available())
 
     def check(self, *, batch_size: int) -> None:
-        """Check that the machine has the devices and that a batch can be divided among the processes.
-
-        Raises:
-            DataError: If not; one line that says what to do.
-        """
+        """Raise DataError unless the machine has the devices and a batch can be divided among the processes."""
         found = torch.cuda.device_count()
         if self.on_gpu and self.devices > found:
             raise DataError(

@@ -132,11 +132,7 @@ class ResumableModule(LightningModule):
         checkpoint["cpu_seconds"] = self.cpu_seconds
 
     def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that a checkpoint is whole, and of this run and model.
-
-        Raises:
-            DataError: If not; one line that says what to do.
-        """
+        """Raise DataError unless a checkpoint is whole, and of this run and model."""
         losses = checkpoint.get("step_losses")
         whole = isinstance(losses, list) and len(losses) == checkpoint.get("global_step")
         if not (whole and all(checkpoint.get(name) for name in _PARTS)):
