@@ -13,10 +13,10 @@ from torch import Tensor
 
 from invattn._errors import DataError, InvAttnError
 from invattn.experiments.density.evaluate_command import add_model, evaluate, evaluate_parser
-from invattn.experiments.density.evaluation import open_flow
-from invattn.experiments.density.figures import sample_sets
 from invattn.experiments.density.options import data_name, train_parser
 from invattn.experiments.density.samples import check_temperatures
+from invattn.experiments.density.sampling import sample_sets
+from invattn.experiments.density.stored import open_flow
 from invattn.experiments.density.tables import show_results
 from invattn.experiments.kit.parser import OneLineParser, numbers_between, whole_number
 from invattn.experiments.kit.training.loader import derive_seed

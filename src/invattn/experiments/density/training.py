@@ -18,10 +18,10 @@ from invattn._errors import ConvergenceError
 from invattn.bijections import Bijection, Composed, ResidualBijection, initialize
 from invattn.experiments.density.cells import DensityCell
 from invattn.experiments.density.data import FITTED, NATS, DequantisedData, Unit
-from invattn.experiments.density.figures import SHOWN, sample_sets
-from invattn.experiments.density.measure import unmeasured
-from invattn.experiments.density.noise import whole_valued
+from invattn.experiments.density.figures import SHOWN
+from invattn.experiments.density.measure import unmeasured, whole_valued
 from invattn.experiments.density.record import DensityResult
+from invattn.experiments.density.sampling import sample_sets
 from invattn.experiments.kit.progress import Progress
 from invattn.experiments.kit.training.event_log import EventLog
 from invattn.experiments.kit.training.fit import fit

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
@@ -146,3 +147,13 @@ class LineProgress:
 def _summary(name: str, note: str, seconds: float) -> str:
     detail = f", {note}" if note else ""
     return f"{name}: {seconds:.1f} s{detail}"
+
+
+@contextmanager
+def task_of(progress: Progress, task: str, *, total: int) -> Iterator[None]:
+    """Begin a task of ``total`` equal steps, and end it however the block inside ends."""
+    progress.begin(task, total=total)
+    try:
+        yield
+    finally:
+        progress.end()

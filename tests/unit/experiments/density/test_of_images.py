@@ -19,9 +19,10 @@ from invattn.bijections import ResidualBijection
 from invattn.experiments.density import measure as density_measure
 from invattn.experiments.density import run as density
 from invattn.experiments.density.config import DensityConfig, density_config
-from invattn.experiments.density.evaluation import EvaluateOptions, evaluate_model, open_flow
+from invattn.experiments.density.evaluation import EvaluateOptions, evaluate_model
 from invattn.experiments.density.likelihood import with_estimator
 from invattn.experiments.density.run import open_data, run_density
+from invattn.experiments.density.stored import open_flow
 from invattn.experiments.kit.arrays import Arrays
 from invattn.experiments.kit.progress import SilentProgress
 from invattn.experiments.kit.training.interruption import Interrupted

@@ -21,9 +21,10 @@ from invattn.experiments.density import figures as density_figures
 from invattn.experiments.density import measure as density_measure
 from invattn.experiments.density.command import sample_model
 from invattn.experiments.density.evaluation import EvaluateOptions, evaluate_model
-from invattn.experiments.density.figures import conditional_densities, sample_sets
+from invattn.experiments.density.figures import conditional_densities
 from invattn.experiments.density.record import DensityRecord
 from invattn.experiments.density.run import DensityConfig, run_density
+from invattn.experiments.density.sampling import sample_sets
 from invattn.experiments.kit.progress import SilentProgress
 from invattn.experiments.kit.training.interruption import Interrupted
 from invattn.flows import Flow, StandardNormal, token_flow
