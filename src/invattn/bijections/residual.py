@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from invattn._conditions import bound_values, check_rows, rebind
-from invattn.bijections.base import Bijection, LogDetReport, raise_unless_converged
+from invattn.bijections.base import Bijection, Block, LogDetReport, as_block, raise_unless_converged
 from invattn.branches import Branch
 from invattn.diagnosis import Checks, Diagnosis, diagnose_branch
 from invattn.functional._transforms import fold_into_batch
-from invattn.lipschitz import BiLipschitz, LipschitzBound, isometry
+from invattn.lipschitz import BiLipschitz, isometry
 from invattn.logdet import LogDetEstimate, LogDetEstimator, PowerSeries
 from invattn.norms import count_tokens
 from invattn.solvers import Adaptive, ImplicitAdjoint, InverseGradient, Solution, Solver
 
 
-class ResidualBijection(Bijection):
+class ResidualBijection(Block):
     """f(x) = x + g(x) over what g takes: tokens (B, N, C) for attention, images (B, C, H, W) for convolutions.
 
     Args:
@@ -83,9 +83,6 @@ class ResidualBijection(Bijection):
         )
         return isometry(norm or bound.norm).then(constants, tokens=count_tokens(shape))
 
-    def lipschitz_bound(self) -> LipschitzBound:
-        return self.g.lipschitz_bound()
-
     def forward(self, x: Tensor) -> Tensor:
         return x + self.g(x)
 
@@ -102,9 +99,6 @@ class ResidualBijection(Bijection):
             return self.solver.solve(self.g.at_present_weights(), z, start=start)
         branch, bound = self.g.proven_at_present_weights()
         return self.solver.solve(branch, z, start=start, lipschitz=bound.value, norm=bound.norm)
-
-    def solve_from(self, z: Tensor, start: Tensor) -> Solution:
-        return self.solve(z, start=start)
 
     def inverse(self, z: Tensor) -> Tensor:
         own = self._check(z)
@@ -216,5 +210,6 @@ def diagnose(
         >>> bool(report.flagged.any())
         False
     """
-    report = diagnose_branch(block.branch, block.to_branch(x), checks=checks, generator=generator)
-    return report.with_preimage(block.from_branch(report.preimage, x))
+    own = as_block(block)
+    report = diagnose_branch(own.branch, own.to_branch(x), checks=checks, generator=generator)
+    return report.with_preimage(own.from_branch(report.preimage, x))
