@@ -26,7 +26,6 @@ from invattn.experiments.kit.options import (
     ModelFolder,
     OutputOptions,
     Switch,
-    Whole,
     check_options,
     command_line,
     list_of,
@@ -41,7 +40,6 @@ from invattn.hub import FlowConfig
 
 DATASETS = ("sets", *PLANE, *DENSITY_IMAGES)
 """Names of data sets; a folder of images is valid too."""
-
 
 _DATA = name_or_folder(DATASETS, what="data set")
 
@@ -243,10 +241,10 @@ class EvaluateOptions(StoredFlowOptions):
     """
 
     test_size: Annotated[int | None, whole_number(2)] = None
-    seed: Whole | None = None
+    seed: int | None = None
     unbiased: Switch = False
-    importance_samples: Annotated[Whole, "K"] = 0
-    stress: Whole = 100
+    importance_samples: Annotated[int, "K"] = 0
+    stress: int = 100
     output: Path | None = None
 
 
@@ -272,7 +270,7 @@ class SampleOptions(StoredFlowOptions):
     interpolate: Switch = False
     nearest: Switch = False
     fid_features: Annotated[Path | None, "FILE"] = None
-    seed: Whole = 0
+    seed: int = 0
     output: Path
 
     def __post_init__(self) -> None:
