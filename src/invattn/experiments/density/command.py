@@ -115,7 +115,7 @@ def _sample_images(options: SampleOptions) -> None:
 
 
 def _sample_points(options: SampleOptions) -> None:
-    from invattn.experiments.density.page.page import write_samples
+    from invattn.experiments.density.page.samples import write_samples
     from invattn.experiments.kit.terminal import show_path
 
     given = [name for name in ("interpolate", "nearest", "fid_features", "data") if getattr(options, name)]

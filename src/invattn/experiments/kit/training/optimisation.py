@@ -64,7 +64,10 @@ class Optimisation:
 
     @torch.no_grad()
     def average(self, mean: nn.Module, now: nn.Module, *, step: int) -> None:
-        """Move the averaged weights towards those of now, after ``step`` steps."""
+        """Move the averaged weights towards those of now, after ``step`` steps.
+
+        Lightning averages in a callback: a state that another one saves may then hold a step without its average.
+        """
         decay = min(self.averaging, (1 + step) / (10 + step)) if self.averaging else 0.0
         for kept, new in zip(mean.parameters(), now.parameters(), strict=True):
             kept.lerp_(new, 1 - decay)
