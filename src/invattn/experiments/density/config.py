@@ -211,6 +211,9 @@ def density_config(given: Mapping[str, Any]) -> DensityConfig:
     return DensityConfig(**{**preset(given.get("data", "sets")), **given})
 
 
+_LARGEST_TEMPERATURE = 10.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoredFlowOptions:
     """A stored flow.
@@ -274,8 +277,11 @@ class SampleOptions(StoredFlowOptions):
     output: Path
 
     def __post_init__(self) -> None:
-        if self.temperature is not None:
-            check_temperatures(self.temperature)
+        for value in self.temperatures:
+            if not 0 < value <= _LARGEST_TEMPERATURE:
+                raise DataError(f"the temperature must be above 0 and at most {_LARGEST_TEMPERATURE:g}; got {value:g}.")
+        if len(set(self.temperatures)) < len(self.temperatures):
+            raise DataError("give at least one temperature, and each once.")
 
     @property
     def images(self) -> int:
@@ -291,15 +297,3 @@ class SampleOptions(StoredFlowOptions):
     def needs_images(self) -> bool:
         """Whether real images have to be read."""
         return self.interpolate or self.nearest or self.fid_features is not None
-
-
-LARGEST_TEMPERATURE = 10.0
-
-
-def check_temperatures(temperatures: tuple[float, ...]) -> None:
-    """Raise DataError unless every temperature lies in (0, 10] and stands there once."""
-    for value in temperatures:
-        if not 0 < value <= LARGEST_TEMPERATURE:
-            raise DataError(f"the temperature must be above 0 and at most {LARGEST_TEMPERATURE:g}; got {value:g}.")
-    if not temperatures or len(set(temperatures)) < len(temperatures):
-        raise DataError("give at least one temperature, and each once.")
