@@ -16,8 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from invattn.experiments.density.evaluation import open_flow
 from invattn.experiments.density.likelihood import inverse_errors, with_estimator
+from invattn.experiments.density.stored import open_flow
 from invattn.logdet import Exact
 
 SMALL = ["--attention", "gaussian", "--blocks", "1", "--attention-layers", "2", "--hidden-channels", "8"]

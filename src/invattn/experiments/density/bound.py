@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from invattn.experiments.density.data import DequantisedData
-from invattn.experiments.density.likelihood import EXACT_DIMENSIONS, UNBIASED, with_estimator
-from invattn.experiments.density.noise import whole_valued
-from invattn.experiments.kit.progress import Progress
+from invattn.experiments.density.likelihood import EXACT_DIMENSIONS, UNBIASED, score, with_estimator
+from invattn.experiments.density.measure import whole_valued
+from invattn.experiments.kit.progress import Progress, task_of
 from invattn.experiments.kit.training.loader import derive_seed
-from invattn.flows import Dequantised, Flow
-from invattn.flows.dequantisation import bits_per_dimension
+from invattn.flows import Dequantised, Flow, bits_per_dimension
 from invattn.logdet import Exact
 
 TARGET_BIAS = 0.002
@@ -71,17 +70,14 @@ def importance_bound(
     estimator = Exact() if exact else replace(UNBIASED, generator=generator)
     model = whole_valued(with_estimator(flow, estimator), levels=data.levels)
     target = math.inf if exact or samples == 1 else TARGET_BIAS
-    progress.begin(f"bound by {samples} draws", total=data.test_size)
     found, biases = [], []
-    try:
+    with task_of(progress, f"bound by {samples} draws", total=data.test_size):
         for part in torch.split(data.images.test, _BATCH):
             drawn = [_draw(model, part.to(device), target=target, generator=generator) for _ in range(samples)]
             bound = torch.stack([value for value, _ in drawn]).logsumexp(dim=0) - math.log(samples)
             found.append(bits_per_dimension(bound.cpu(), data.dimensions))
             biases.append(torch.stack([bias for _, bias in drawn]).mean(dim=0).cpu())
             progress.advance(len(part))
-    finally:
-        progress.end()
     bits = torch.cat(found)
     bias = 0.0 if samples == 1 else float(torch.cat(biases).mean())
     return ImportanceBound(samples, float(bits.mean()), float(bits.std() / math.sqrt(len(bits))), bias)
@@ -90,21 +86,15 @@ def importance_bound(
 def _draw(model: Dequantised, values: Tensor, *, target: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return log p(v + u) - log q(u | v) at one draw of u in nats, and its bias, both with shape (B,), float64.
 
-    Args:
-        model: The distribution of whole values; its estimators report standard errors.
-        values: v with shape (B, C, H, W).
-        target: Mean bias in bits per dimension, half the variance of the probes, below which no more are drawn.
-        generator: Where u comes from.
+    Probes are drawn until the mean bias, half their variance, is at most ``target`` bits per dimension.
     """
     x, cost = model.spread(values, generator=generator)
     log_p, variance = (torch.zeros_like(cost, dtype=torch.float64) for _ in range(2))
     bias, rounds = variance, 0
     while rounds == 0 or (float(bias.mean()) > target and rounds < _MOST_ROUNDS):
-        z, report = model.flow.bijection.forward_and_log_det_report(x)
-        assert report.standard_error is not None, "the estimators of an evaluation draw at least two probes"
-        log_base: Tensor = model.flow.base.log_prob(z)
-        log_p += (log_base + report.value).double()
-        variance += report.standard_error.double().square()
+        value, spread = score(model.flow, x)
+        log_p -= value.double()
+        variance += spread.double().square()
         rounds += 1
         bias = variance / rounds**2 / 2 / (x[0].numel() * math.log(2))
     return log_p / rounds - cost.double(), bias

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,25 +11,24 @@ from torch import Tensor
 
 from invattn._errors import DataError
 from invattn._files import write_json
-from invattn.bijections import Bijection, Composed
+from invattn.bijections import Bijection
 from invattn.experiments.density.bound import ImportanceBound, importance_bound
+from invattn.experiments.density.config import EvaluateOptions
 from invattn.experiments.density.data import DensityData, DequantisedData, GeneratedData
 from invattn.experiments.density.images import load_density_images
-from invattn.experiments.density.likelihood import TARGET_ERROR, measure_likelihood
-from invattn.experiments.density.measure import measure, unmeasured
-from invattn.experiments.density.noise import inputs_of_test
+from invattn.experiments.density.likelihood import TARGET_ERROR, compare, measure_likelihood
+from invattn.experiments.density.measure import inputs_of_test, measure, unmeasured
 from invattn.experiments.density.points import PLANE
 from invattn.experiments.density.record import DensityResult
-from invattn.experiments.density.stored import StoredData, read_stored_data
+from invattn.experiments.density.stored import StoredData, open_flow, read_stored_data
 from invattn.experiments.kit.data.dequantise import dequantise
 from invattn.experiments.kit.data.reading import ImageRequest
-from invattn.experiments.kit.progress import Progress
+from invattn.experiments.kit.progress import Progress, task_of
 from invattn.experiments.kit.record import SCHEMA_VERSION
 from invattn.experiments.kit.run import check_output, library_versions, make_folder
 from invattn.experiments.kit.training.loader import derive_seed
 from invattn.flows import Flow
-from invattn.hub import ImageFlowConfig, load_flow
-from invattn.hub.flow_config import FlowConfig
+from invattn.hub import FlowConfig, ImageFlowConfig
 
 FAR = (10.0, 1000.0)
 """Factors by which test samples are moved away from 0."""
@@ -125,8 +122,7 @@ def inverse_stress(
     errors, scales, converged = [], [], 0
     for part in torch.split(x, _BATCH):
         solution = bijection.solve(bijection(part))
-        error = (solution.value - part).abs().flatten(1).amax(dim=1)
-        errors.append(error.nan_to_num(nan=math.inf, posinf=math.inf))
+        errors.append(compare(solution, part))
         scales.append(part.abs().flatten(1).amax(dim=1).clamp_min(1.0))
         converged += int(solution.converged.sum())
         if on_batch is not None:
@@ -142,33 +138,6 @@ def inverse_stress(
 
 
 EVALUATION_FILE = "evaluation.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """Options of ``invattn density evaluate``.
-
-    Attributes:
-        model: The model's folder.
-        data: Other data than the flow was trained on, of the same shape; None for those.
-        data_root: Where cifar10, svhn or celeba lie.
-        test_size: Number of test samples; None is that of the training's table.
-        seed: Decides generated test samples, dequantisation noise and probes; None is that of the training.
-        unbiased: Whether to measure by the unbiased estimator too, where log-determinants are exact.
-        importance_samples: Images: draws of the noise for the importance-weighted bound; 0: no bound.
-        stress: Inputs of each kind on which the inverse is tried; 0: only the usual test samples.
-        output: Folder for ``evaluation.json``; None writes nothing.
-    """
-
-    model: Path
-    data: str | None = None
-    data_root: Path | None = None
-    test_size: int | None = None
-    seed: int | None = None
-    unbiased: bool = False
-    importance_samples: int = 0
-    stress: int = 100
-    output: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -261,14 +230,11 @@ def _inverses(flow: Flow, data: DensityData, count: int, seed: int, progress: Pr
         return ()
     inputs = stress_inputs(data, count=count, seed=seed)
     device = next(flow.parameters()).device
-    progress.begin("invert", total=sum(map(len, inputs.values())))
-    try:
+    with task_of(progress, "invert", total=sum(map(len, inputs.values()))):
         return tuple(
             inverse_stress(flow.bijection, x.to(device), name=name, on_batch=progress.advance)
             for name, x in inputs.items()
         )
-    finally:
-        progress.end()
 
 
 def evaluation_data(config: FlowConfig, options: EvaluateOptions) -> DensityData:
@@ -304,15 +270,3 @@ def _generated(stored: StoredData, options: EvaluateOptions) -> DensityData:
         raise DataError(f"{options.model} is a flow over points, and {name} holds images. Give --data one of {known}.")
     size = stored.number("test_size") if options.test_size is None else options.test_size
     return GeneratedData(name, test_size=size, seed=stored.number("seed") if options.seed is None else options.seed)
-
-
-def open_flow(folder: Path) -> tuple[Flow, FlowConfig]:
-    """Return the distribution that a folder holds, and what it is built from.
-
-    Raises:
-        DataError: If the folder holds no flow.
-        CertificateError: If the model is not the one that was certified.
-    """
-    loaded = load_flow(folder)
-    assert isinstance(loaded.model, Composed)
-    return loaded.config.distribution(loaded.model).eval(), loaded.config

@@ -14,6 +14,7 @@ from invattn.bijections import Bijection, ResidualBijection
 from invattn.diagnosis import spectral_radius
 from invattn.flows import Flow
 from invattn.logdet import Exact, LogDetEstimator, RussianRoulette
+from invattn.solvers import Solution
 
 EXACT_DIMENSIONS = 256
 """Up to this many entries of a sample the whole Jacobian is affordable."""
@@ -97,19 +98,16 @@ def measure_likelihood(
         cost: Nats that are added to -log p of each sample, shape (n,), such as those of learned noise; None for none.
         generator: Where probes come from; None is torch's default generator.
         on_batch: Called with the number of samples done, after each batch of a round.
-
-    Returns:
-        The report of every sample, in order.
     """
-    exact = x[0].numel() <= EXACT_DIMENSIONS if exact is None else exact
-    measured = with_estimator(flow, Exact() if exact else replace(UNBIASED, generator=generator))
     dimensions = x[0].numel()
-    total, variance, rounds = torch.zeros(len(x), dtype=torch.float64), torch.zeros(len(x), dtype=torch.float64), 0
-    error = math.inf
+    exact = dimensions <= EXACT_DIMENSIONS if exact is None else exact
+    measured = with_estimator(flow, Exact() if exact else replace(UNBIASED, generator=generator))
+    total, variance = torch.zeros(2, len(x), dtype=torch.float64)
+    rounds, error = 0, math.inf
     while rounds == 0 or (error > target_error and rounds < _MOST_ROUNDS):
         for start in range(0, len(x), batch_size):
             rows = slice(start, start + batch_size)
-            value, spread = _score(measured, x[rows])
+            value, spread = score(measured, x[rows])
             total[rows] += value.double().cpu() / dimensions
             variance[rows] += (spread.double().cpu() / dimensions).square()
             if on_batch is not None:
@@ -122,7 +120,7 @@ def measure_likelihood(
     return LikelihoodReport(nats, estimator_error=error, exact=exact, outliers=count_outliers(nats))
 
 
-def _score(flow: Flow, x: Tensor) -> tuple[Tensor, Tensor]:
+def score(flow: Flow, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return -log p(x) and the standard error that random probes add to each, both with shape (B,)."""
     z, report = flow.bijection.forward_and_log_det_report(x)
     assert report.standard_error is not None, "the estimators of an evaluation draw at least two probes"
@@ -143,8 +141,12 @@ def count_outliers(values: Tensor) -> int:
 @torch.no_grad()
 def inverse_errors(bijection: Bijection, x: Tensor) -> Tensor:
     """Return max |x - y| of each sample, where y solves f(y) = f(x); infinite where y is not finite. Shape (n,)."""
-    found = bijection.solve(bijection(x)).value
-    error = (found - x).abs().flatten(1).amax(dim=1)
+    return compare(bijection.solve(bijection(x)), x)
+
+
+def compare(solution: Solution, x: Tensor) -> Tensor:
+    """Return the largest |entry| of x less what an inverse gave back, infinite where it is not finite, shape (n,)."""
+    error = (solution.value - x).abs().flatten(1).amax(dim=1)
     return error.nan_to_num(nan=math.inf, posinf=math.inf)
 
 
@@ -160,11 +162,11 @@ def block_radii(bijection: Bijection, x: Tensor, *, generator: torch.Generator |
     Returns:
         Path of the block -> estimates with shape (B,); infinite where one could not be found.
     """
-    radii: dict[str, Tensor] = {}
-    for name, (block, point) in block_inputs(bijection, x).items():
-        radius = spectral_radius(block.branch, point, generator=generator)
-        radii[name] = radius.nan_to_num(nan=math.inf, posinf=math.inf)
-    return radii
+    radii = {
+        name: spectral_radius(block.branch, point, generator=generator)
+        for name, (block, point) in block_inputs(bijection, x).items()
+    }
+    return {name: radius.nan_to_num(nan=math.inf, posinf=math.inf) for name, radius in radii.items()}
 
 
 @torch.no_grad()
@@ -179,16 +181,13 @@ def block_inputs(bijection: Bijection, x: Tensor) -> dict[str, tuple[ResidualBij
         Path of the block (empty for the bijection itself) -> the block and its input.
     """
     found: dict[str, tuple[ResidualBijection, Tensor]] = {}
+    names = {part: name for name, part in bijection.named_modules() if isinstance(part, ResidualBijection)}
 
-    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def before(block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            assert isinstance(block, ResidualBijection)
-            found[name] = (block, inputs[0])
+    def keep(block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(block, ResidualBijection)
+        found[names[block]] = (block, inputs[0])
 
-        return before
-
-    blocks = [(name, part) for name, part in bijection.named_modules() if isinstance(part, ResidualBijection)]
-    handles = [part.register_forward_pre_hook(keep(name)) for name, part in blocks]
+    handles = [block.register_forward_pre_hook(keep) for block in names]
     try:
         bijection(x)
     finally:
@@ -202,14 +201,9 @@ def refusal(flow: Flow, radii: dict[str, Tensor]) -> str | None:
 
     An uncertified block whose spectral radius reaches 1 may not be invertible, and its series for the log-determinant
     diverges: numbers that look like likelihoods then mean nothing.
-
-    Args:
-        flow: The distribution.
-        radii: What ``block_radii`` measured.
     """
-    parts = dict(flow.bijection.named_modules())
     for name, radius in radii.items():
-        block = parts[name]
+        block = flow.bijection.get_submodule(name)
         assert isinstance(block, ResidualBijection)
         worst = float(radius.max())
         if not block.certified and worst >= 1:

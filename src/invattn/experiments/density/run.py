@@ -18,11 +18,9 @@ from invattn.bijections import Composed
 from invattn.experiments.density.cells import DensityCell
 from invattn.experiments.density.config import DensityConfig as DensityConfig
 from invattn.experiments.density.data import DensityData, DequantisedData, GeneratedData, open_images
-from invattn.experiments.density.figures import make_density_figures, make_plane_figures
-from invattn.experiments.density.image_figures import make_image_figures
+from invattn.experiments.density.figures import make_density_figures, make_image_figures, make_plane_figures
 from invattn.experiments.density.likelihood import LikelihoodReport
-from invattn.experiments.density.measure import measure
-from invattn.experiments.density.noise import inputs_of_test
+from invattn.experiments.density.measure import inputs_of_test, measure
 from invattn.experiments.density.record import DensityRecord, DensityResult
 from invattn.experiments.density.stored import DATA_FILE
 from invattn.experiments.density.training import train_flow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,61 +13,21 @@ from torch import Tensor, nn
 
 from invattn._errors import DataError
 from invattn._files import atomic_write, read_json, write_json
-from invattn.bijections import Composed
+from invattn.experiments.density.config import SampleOptions
 from invattn.experiments.density.data import DequantisedData
-from invattn.experiments.density.image_figures import neighbour_arrays, to_pictures, walk_arrays
+from invattn.experiments.density.figures import neighbour_arrays, sample_arrays, to_pictures, walk_arrays
 from invattn.experiments.density.sampling import Samples, draw_samples, frechet_distance, load_features
-from invattn.experiments.density.stored import read_stored_data
+from invattn.experiments.density.stored import StoredData, open_flow, read_stored_data
 from invattn.experiments.kit.arrays import Arrays, write_arrays
-from invattn.experiments.kit.progress import Progress
+from invattn.experiments.kit.progress import Progress, task_of
 from invattn.experiments.kit.run import make_folder
 from invattn.experiments.kit.training.loader import derive_seed
 from invattn.flows import Flow
-from invattn.hub import ImageFlowConfig, load_flow
+from invattn.hub import ImageFlowConfig
 from invattn.recipes import make_recipe
-
-LARGEST_TEMPERATURE = 10.0
 
 WALKS, WALK_STEPS = 8, 11
 COMPARED, NEIGHBOURS = 10, 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleOptions:
-    """Options of ``invattn density sample`` for images.
-
-    Attributes:
-        model: The model's folder.
-        count: Samples at each temperature.
-        temperatures: Factors of the base's standard deviation, above 0.
-        interpolate: Whether to walk between test images.
-        nearest: Whether to search the training images nearest to samples.
-        fid_features: A TorchScript feature extractor for a Frechet distance to the test images; None for none.
-        data: Images in the place of those that the flow was trained on: a name or a folder; None for those.
-        data_root: Where cifar10, svhn or celeba lie.
-        seed: Decides the samples.
-
-    Raises:
-        DataError: If a temperature is out of range or stands twice.
-    """
-
-    model: Path
-    count: int = 36
-    temperatures: tuple[float, ...] = (0.7, 0.8, 1.0)
-    interpolate: bool = False
-    nearest: bool = False
-    fid_features: Path | None = None
-    data: str | None = None
-    data_root: Path | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_temperatures(self.temperatures)
-
-    @property
-    def needs_images(self) -> bool:
-        """Whether real images have to be read."""
-        return self.interpolate or self.nearest or self.fid_features is not None
 
 
 @dataclass(frozen=True)
@@ -76,7 +36,7 @@ class SampledImages:
 
     Attributes:
         values: Samples as the flow gives them, shape (T, n, C, H, W).
-        arrays: The pictures, by the names of :mod:`invattn.experiments.density.image_figures`.
+        arrays: The pictures, by the names of :mod:`invattn.experiments.density.figures`.
         summary: What the page says of them: plain values.
     """
 
@@ -87,15 +47,13 @@ class SampledImages:
     def lines(self) -> list[str]:
         """Say of each temperature how many inverses failed, and the Frechet distance if there is one."""
         found = []
-        names = ("temperatures", "failed", "not_finite", "failures")
-        columns = [self.summary[name] for name in names]
+        distances = self.summary.get("frechet")
+        columns = [self.summary[name] for name in ("temperatures", "failed", "not_finite", "failures")]
         for number, (temperature, failed, lost, why) in enumerate(zip(*columns, strict=True)):
             line = f"temperature {temperature:g}: {self.summary['count']} samples, "
             line += f"{failed} inverses failed ({why})" if failed else "every inverse converged"
             line += f", {lost} not finite" if lost else ", all finite"
-            distances = self.summary.get("frechet")
-            line += "" if distances is None else f", Frechet distance {distances[number]:.4g}"
-            found.append(line)
+            found.append(line if distances is None else f"{line}, Frechet distance {distances[number]:.4g}")
         return found
 
 
@@ -109,21 +67,8 @@ def is_image_flow(folder: Path) -> bool:
     return isinstance(plain, dict) and plain.get("model") == ImageFlowConfig.model
 
 
-def check_temperatures(temperatures: tuple[float, ...]) -> None:
-    """Raise DataError unless every temperature lies in (0, 10] and stands there once."""
-    for value in temperatures:
-        if not 0 < value <= LARGEST_TEMPERATURE:
-            raise DataError(f"the temperature must be above 0 and at most {LARGEST_TEMPERATURE:g}; got {value:g}.")
-    if not temperatures or len(set(temperatures)) < len(temperatures):
-        raise DataError("give at least one temperature, and each once.")
-
-
 def sample_images(options: SampleOptions, progress: Progress) -> SampledImages:
     """Draw samples of a stored flow over images, and what else was asked for.
-
-    Args:
-        options: The user's.
-        progress: Is told of every batch.
 
     Returns:
         The samples and pictures. An inverse that fails is no error: its sample is counted in the summary.
@@ -133,54 +78,47 @@ def sample_images(options: SampleOptions, progress: Progress) -> SampledImages:
         CertificateError: If the model is not the one that was certified.
     """
     features = None if options.fid_features is None else load_features(options.fid_features)
-    loaded = load_flow(options.model)
-    if not isinstance(loaded.config, ImageFlowConfig):
-        shape = " x ".join(str(side) for side in loaded.config.event_shape)
+    flow, config = open_flow(options.model)
+    if not isinstance(config, ImageFlowConfig):
+        shape = " x ".join(str(side) for side in config.event_shape)
         raise DataError(f"{options.model} is a flow over samples {shape}, not over images.")
-    real = _real_images(options, loaded.config)
-    levels = read_stored_data(options.model).levels
+    stored = read_stored_data(options.model)
+    real, levels = _real_images(options, stored, config), stored.levels
     # Base draws are made on the CPU, wherever they are inverted.
-    flow = loaded.config.distribution(cast(Composed, loaded.model)).to("cuda" if torch.cuda.is_available() else "cpu")
-    drawn = [_draw(flow, options, temperature, progress) for temperature in options.temperatures]
-    arrays = _sample_arrays(options, drawn, levels)
-    summary = _summary(options, loaded.config, drawn)
+    flow, seed = flow.to("cuda" if torch.cuda.is_available() else "cpu"), derive_seed(options.seed, "samples")
+    drawn = []
+    for heat in options.temperatures:
+        with task_of(progress, f"sample at temperature {heat:g}", total=options.images):
+            drawn.append(draw_samples(flow, options.images, seed=seed, temperature=heat, on_batch=progress.advance))
+    arrays = sample_arrays(options.temperatures, drawn, levels=levels)
+    summary: dict[str, Any] = {
+        "model": options.model.name,
+        "attention": config.attention,
+        "recipe": make_recipe(config.recipe).name,
+        "seed": options.seed,
+        "count": options.images,
+        "temperatures": list(options.temperatures),
+        "failed": [int((~part.converged).sum()) for part in drawn],
+        "not_finite": [int((~part.finite).sum()) for part in drawn],
+        "failures": [part.failures for part in drawn],
+    }
     if real is not None:
         arrays |= _compared(flow, options, drawn, real)
         summary |= {"data": {"name": real.name, "train": len(real.images.train), "test": len(real.images.test)}}
         if features is not None:
             summary |= {"frechet": _distances(drawn, real, features, levels)}
-    values = torch.stack([part.values for part in drawn]).cpu()
-    return SampledImages(values, arrays, summary)
+    return SampledImages(torch.stack([part.values for part in drawn]).cpu(), arrays, summary)
 
 
-def _real_images(options: SampleOptions, config: ImageFlowConfig) -> DequantisedData | None:
+def _real_images(options: SampleOptions, stored: StoredData, config: ImageFlowConfig) -> DequantisedData | None:
     """Return the images that samples are compared with, None where nothing asks for any."""
     if not options.needs_images:
         return None
-    stored = read_stored_data(options.model)
     real = stored.images(name=options.data, data_root=options.data_root, image_size=config.image_shape[-1])
-    if real.event_shape != config.image_shape:
-        found, wanted = (" x ".join(map(str, sides)) for sides in (real.event_shape, config.image_shape))
+    if real.event_shape != config.event_shape:
+        found, wanted = (" x ".join(map(str, sides)) for sides in (real.event_shape, config.event_shape))
         raise DataError(f"{real.name} has images of {found} (channels, height, width); the flow takes {wanted}.")
     return real
-
-
-def _draw(flow: Flow, options: SampleOptions, temperature: float, progress: Progress) -> Samples:
-    progress.begin(f"sample at temperature {temperature:g}", total=options.count)
-    try:
-        seed = derive_seed(options.seed, "samples")
-        return draw_samples(flow, options.count, seed=seed, temperature=temperature, on_batch=progress.advance)
-    finally:
-        progress.end()
-
-
-def _sample_arrays(options: SampleOptions, drawn: list[Samples], levels: int) -> Arrays:
-    temperatures = torch.tensor(options.temperatures, dtype=torch.float64)
-    return {
-        "sample_temperatures": temperatures.numpy(),
-        "sample_images": torch.stack([to_pictures(part.values, levels=levels) for part in drawn]).numpy(),
-        "sample_failed": torch.stack([~(part.converged & part.finite) for part in drawn]).cpu().byte().numpy(),
-    }
 
 
 def _compared(flow: Flow, options: SampleOptions, drawn: list[Samples], real: DequantisedData) -> Arrays:
@@ -202,20 +140,6 @@ def _distances(drawn: list[Samples], real: DequantisedData, features: nn.Module,
     shown = [to_pictures(part.values, levels=levels).movedim(-1, 1) for part in drawn]
     test = to_pictures((real.images.test.double() + 0.5) / levels - 0.5, levels=levels).movedim(-1, 1)
     return [frechet_distance(test, part, features) for part in shown]
-
-
-def _summary(options: SampleOptions, config: ImageFlowConfig, drawn: list[Samples]) -> dict[str, Any]:
-    return {
-        "model": options.model.name,
-        "attention": config.attention,
-        "recipe": make_recipe(config.recipe).name,
-        "seed": options.seed,
-        "count": options.count,
-        "temperatures": list(options.temperatures),
-        "failed": [int((~part.converged).sum()) for part in drawn],
-        "not_finite": [int((~part.finite).sum()) for part in drawn],
-        "failures": [part.failures for part in drawn],
-    }
 
 
 def write_sampled_images(output: Path, sampled: SampledImages) -> None:

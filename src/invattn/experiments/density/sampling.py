@@ -1,4 +1,4 @@
-"""Draw samples of a flow, and say of each whether the inverse that made it reached its tolerance."""
+"""Draw samples of a flow, say of each whether its inverse converged, and compare samples with real images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from invattn._errors import DataError
 from invattn.flows import Flow
 
-BATCH = 100
-"""Samples that are inverted together."""
+_INVERTED, _COMPARED, _SHOWN = 100, 2000, 50
+"""Samples that are inverted together, images that are compared together, and images that a network sees together."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,16 @@ class Samples:
         return self.values.isfinite().flatten(1).all(dim=1)
 
 
-@torch.no_grad()
+def sample_sets(flow: Flow, count: int, *, seed: int, temperature: float = 1.0) -> Tensor:
+    """Return samples with shape (count, *event), drawn from a seed as by :func:`draw_samples`, all at once.
+
+    Raises:
+        ConvergenceError: If an inverse did not converge.
+    """
+    with torch.no_grad():
+        return flow.bijection.inverse(_base_draws(flow, count, seed=seed, temperature=temperature))
+
+
 def draw_samples(
     flow: Flow,
     count: int,
@@ -62,10 +71,14 @@ def draw_samples(
     Returns:
         The samples, on the device of the flow.
     """
+    return invert(flow, _base_draws(flow, count, seed=seed, temperature=temperature), on_batch=on_batch)
+
+
+def _base_draws(flow: Flow, count: int, *, seed: int, temperature: float) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     like = next(flow.bijection.parameters())
-    z = torch.randn((count, *flow.base.event_shape), generator=generator, dtype=like.dtype).to(like.device)
-    return invert(flow, temperature * z, on_batch=on_batch)
+    z = temperature * torch.randn((count, *flow.base.event_shape), generator=generator, dtype=like.dtype)
+    return z.to(like.device)
 
 
 @torch.no_grad()
@@ -78,7 +91,7 @@ def invert(flow: Flow, z: Tensor, *, on_batch: Callable[[int], None] | None = No
         on_batch: Called with the number of points done, after each batch.
     """
     values, converged, statuses = [], [], []
-    for part in torch.split(z, BATCH):
+    for part in torch.split(z, _INVERTED):
         solution = flow.bijection.solve(part)
         values.append(solution.value)
         converged.append(solution.converged)
@@ -132,9 +145,6 @@ def great_circles(first: Tensor, second: Tensor, shares: Tensor) -> Tensor:
     return walks.view(len(first), len(shares), *first.shape[1:])
 
 
-_BATCH = 2000
-
-
 @dataclass(frozen=True)
 class Neighbours:
     """The nearest images of each sample, nearest first.
@@ -165,15 +175,13 @@ def nearest_images(samples: Tensor, images: Tensor, *, count: int = 1) -> Neighb
         [
             # The exact differences: the expansion |a|^2 - 2ab + |b|^2 loses the distance of a copy to rounding.
             torch.cdist(flat, part.flatten(1).to(flat), compute_mode="donot_use_mm_for_euclid_dist")
-            for part in torch.split(images, _BATCH)
+            for part in torch.split(images, _COMPARED)
         ],
         dim=1,
     )
     found = distances.topk(min(count, images.shape[0]), dim=1, largest=False)
     return Neighbours(index=found.indices, distance=found.values / flat.shape[1] ** 0.5)
 
-
-_FEATURE_BATCH = 50
 
 _REMEDY = (
     "Give a TorchScript file of a module that maps uint8 images (B, 3, H, W) to features (B, F), as torch.jit.save "
@@ -224,7 +232,7 @@ def frechet_distance(real: Tensor, generated: Tensor, features: nn.Module) -> fl
         )
     metric = FrechetInceptionDistance(feature=_Checked(features, _colour(real[:1])))
     for images, is_real in ((real, True), (generated, False)):
-        for part in torch.split(images, _FEATURE_BATCH):
+        for part in torch.split(images, _SHOWN):
             metric.update(_colour(part), real=is_real)
     return float(metric.compute())
 

@@ -1,4 +1,4 @@
-"""The images that a stored flow was trained on, found again from what is kept beside it."""
+"""A stored flow, and the data that it was trained on, found again from what is kept beside it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 
 from invattn._errors import DataError
 from invattn._files import read_json
+from invattn.bijections import Composed
 from invattn.experiments.density.data import DequantisedData, open_images
 from invattn.experiments.kit.data.reading import ImageRequest
+from invattn.flows import Flow
+from invattn.hub import FlowConfig, load_flow
 
 DATA_FILE = "data.json"
 """Beside a stored model: what it was trained on."""
@@ -103,3 +106,15 @@ def read_stored_data(folder: Path) -> StoredData:
     if not isinstance(values, dict):
         raise DataError(f"{path} does not describe data. Restore it from its source, or remove it.")
     return StoredData(folder, values)
+
+
+def open_flow(folder: Path) -> tuple[Flow, FlowConfig]:
+    """Return the distribution that a folder holds, and what it is built from.
+
+    Raises:
+        DataError: If the folder holds no flow.
+        CertificateError: If the model is not the one that was certified.
+    """
+    loaded = load_flow(folder)
+    assert isinstance(loaded.model, Composed)
+    return loaded.config.distribution(loaded.model).eval(), loaded.config

@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from invattn.bijections import Composed, initialize
-from invattn.experiments.density import figures as density_plane_figures
-from invattn.experiments.density import image_figures as density_image_figures
-from invattn.experiments.density.figures import make_plane_figures
-from invattn.experiments.density.image_figures import effect_arrays, make_image_figures, to_pictures
+from invattn.experiments.density import figures
+from invattn.experiments.density.figures import effect_arrays, make_image_figures, make_plane_figures, to_pictures
 from invattn.experiments.density.sampling import nearest_images
 from invattn.flows import Flow, MultiscaleIResNet, StandardNormal
 
@@ -32,7 +30,7 @@ def images(count: int, *, seed: int, levels: int = 17) -> Tensor:
 
 
 def test_every_array_has_its_shape_and_content(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(density_image_figures, "SHOWN", 5)
+    monkeypatch.setattr(figures, "IMAGES_SHOWN", 5)
     train, test = images(40, seed=2), images(12, seed=3)
     state = torch.random.get_rng_state()
     arrays = make_image_figures(flow, train, test, losses=[3.0, 2.9], seed=0, levels=17)
@@ -68,7 +66,7 @@ def test_every_array_has_its_shape_and_content(flow: Flow, monkeypatch: pytest.M
 
 def test_distances_are_in_grey_levels(flow: Flow) -> None:
     train, test = images(40, seed=2), images(12, seed=3)
-    arrays = density_image_figures.neighbour_arrays(test, train, count=2, levels=17)
+    arrays = figures.neighbour_arrays(test, train, count=2, levels=17)
     expected = nearest_images(17 * test, 17 * train, count=2)
     np.testing.assert_allclose(arrays["nearest_distance"], expected.distance.numpy())
     assert np.array_equal(arrays["nearest_images"], to_pictures(train[expected.index], levels=17).numpy())
@@ -89,12 +87,12 @@ def test_large_flows_have_no_effects(flow: Flow, monkeypatch: pytest.MonkeyPatch
     test = images(12, seed=3)
     parameters = sum(parameter.numel() for parameter in flow.parameters())
     for count, found in ((12, True), (8, True), (7, False)):
-        monkeypatch.setattr(density_image_figures, "EFFECT_BUDGET", count * 3 * parameters * 64)
+        monkeypatch.setattr(figures, "EFFECT_BUDGET", count * 3 * parameters * 64)
         assert bool(effect_arrays(flow, test, seed=0)) == found
 
 
 def test_the_density_of_the_plane_is_that_of_its_normal_base(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(density_plane_figures, "PLANE_SIDE", 40)
+    monkeypatch.setattr(figures, "PLANE_SIDE", 40)
     identity = _Moved()
     points = 2 * torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
     arrays = make_plane_figures(Flow(identity, StandardNormal((2,))), points, losses=[1.0], seed=0)
