@@ -51,12 +51,8 @@ def threshold_curves(artifacts: Sequence[Artifact]) -> Part:
                     size=(3.8, 2.8),
                 )
                 panels.append(Panel(title=f"{name}: {words}, {form.lower()}", svg=line_chart(lines, chart)))
-    return Part(
-        anchor="curves",
-        panels=tuple(panels),
-        keys=_legend(artifact.attention for artifact, _ in built),
-        left_out=left_out,
-    )
+    keys = _legend(artifact.attention for artifact, _ in built)
+    return Part(anchor="curves", panels=tuple(panels), keys=keys, left_out=left_out)
 
 
 def predicted_maps(artifacts: Sequence[Artifact]) -> Part:

@@ -58,11 +58,8 @@ def _effects(artifact: Artifact, factor: float) -> _Effects:
     names = ("block_kinds", "block_log_det", "block_size", "block_change", "block_change_error")
     kinds, log_det, size, change, error = artifact.take(*names)
     same_length(kinds, log_det, size, change, error)
-    quantities = {
-        "log-det": (factor * log_det, None),
-        "change": (factor * change, factor * error),
-        "size": (size, None),
-    }
+    change_and_error = (factor * change, factor * error)
+    quantities = {"log-det": (factor * log_det, None), "change": change_and_error, "size": (size, None)}
     return _Effects(kinds=kinds, quantities=quantities)
 
 

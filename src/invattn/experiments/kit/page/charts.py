@@ -47,8 +47,8 @@ class Chart:
         x_label: Label of the horizontal axis.
         y_label: Label of the vertical axis.
         log_x: Whether the horizontal axis is logarithmic.
-        log_y: Whether the vertical axis is logarithmic; None: if the values span more than a decade, as after a spike in
-            training, since a linear axis would flatten all but the largest.
+        log_y: Whether the vertical axis is logarithmic; None: if the values span more than a decade, as after a spike
+            in training, since a linear axis would flatten all but the largest.
         x_limits: Ends of the horizontal axis; None lets the data decide.
         y_limits: Ends of the vertical axis; None lets the data decide.
         threshold: A vertical line here, with its label; None for no line.
@@ -107,7 +107,8 @@ def _spans_decades(lines: Sequence[Line]) -> bool:
 
 def _finite(arrays: Sequence[Array]) -> Array:
     values = np.concatenate([np.ravel(np.asarray(array, dtype=np.float64)) for array in arrays] or [np.zeros(0)])
-    return values[np.isfinite(values)]
+    found: Array = values[np.isfinite(values)]
+    return found
 
 
 def _paint_line(axes: Axes, line: Line, chart: Chart) -> None:
