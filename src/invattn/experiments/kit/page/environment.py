@@ -38,6 +38,7 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.filters["variable"] = svg.variable
+    environment.globals["formatting"] = formatting
     shared: dict[str, Any] = {
         "headline": (),
         "tiles": (),
