@@ -39,6 +39,7 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.filters["variable"] = svg.variable
+    environment.globals["formatting"] = formatting
     shared: dict[str, Any] = {
         "kind_colours": {name: kind.colour for name, kind in KINDS.items()},
         "headline": (),

@@ -48,9 +48,14 @@ def error(value: float | None, *, digits: int = 3, plain: bool = False) -> str:
     return scientific(value, digits=digits, plain=plain)
 
 
-def similarity(value: float | None) -> str:
-    """Return an SSIM with three decimals, as in the paper."""
-    return MISSING if value is None or not math.isfinite(value) else f"{value:.3f}"
+def decimals(value: float | None, *, missing: str = MISSING) -> str:
+    """Return a number with three decimals, as the paper prints SSIM; ``missing`` for None or what is not finite."""
+    return missing if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def magnitude(value: float) -> str:
+    """Return an error of which only the order matters, such as ``2×10⁻⁶``; what is not finite gives a dash."""
+    return scientific(value, digits=0) if math.isfinite(value) and value > 0 else error(value)
 
 
 def share(value: float | None, *, decimals: int = 3) -> str:
