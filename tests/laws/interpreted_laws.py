@@ -90,7 +90,8 @@ def test_rows_of_any_number_and_width(kernel: str, sizes: tuple[int, int, int, i
     gradients = torch.autograd.grad(expected, tensors[:3], incoming)
     with torch.no_grad():
         out, normaliser = Interpreted().forward(query, key, value, kernel=kernel, causal=causal)
-        found = Interpreted().backward(incoming, query, key, value, out, normaliser, kernel=kernel, causal=causal)
+        inputs = (query, key, value)
+        found = Interpreted().backward(incoming, inputs, (out, normaliser), kernel=kernel, causal=causal)
     laws.assert_close(out, expected, "output")
     laws.assert_close(normaliser.sum(dim=-1), phi.sum(dim=-1).log(), "log-sum-exp")
     laws.assert_close(found, gradients, "gradients")
@@ -199,22 +200,10 @@ class WithoutLogarithmOfTwo(Interpreted):
 class OneColumnShort(Interpreted):
     """The last key is not seen in a gradient."""
 
-    def backward(
-        self,
-        incoming: Tensor,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        out: Tensor,
-        sizes: Tensor,
-        *,
-        kernel: str,
-        causal: bool,
-    ) -> Triple:
-        by_query, by_key, by_value = super().backward(
-            incoming, query, key, value, out, sizes, kernel=kernel, causal=causal
-        )
-        return by_query, by_key, by_value * (torch.arange(key.shape[-2]) < key.shape[-2] - 1)[:, None]
+    def backward(self, incoming: Tensor, inputs: Triple, found: Pair, *, kernel: str, causal: bool) -> Triple:
+        by_query, by_key, by_value = super().backward(incoming, inputs, found, kernel=kernel, causal=causal)
+        columns = by_value.shape[-2]
+        return by_query, by_key, by_value * (torch.arange(columns) < columns - 1)[:, None]
 
 
 @pytest.mark.parametrize("wrong", [WithoutLogarithmOfTwo(), OneColumnShort()], ids=lambda wrong: type(wrong).__name__)

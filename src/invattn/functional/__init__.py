@@ -17,7 +17,7 @@ from invattn.functional.kernels import Kernel as Kernel
 from invattn.functional.kernels import get_kernel as get_kernel
 from invattn.functional.kernels import log_elu_plus_one as log_elu_plus_one
 from invattn.functional.kernels import log_softplus as log_softplus
-from invattn.functional.rearrange import squash as squash
+from invattn.functional.kernels import squash as squash
 from invattn.functional.rearrange import squeeze as squeeze
 from invattn.functional.rearrange import unsqueeze as unsqueeze
 from invattn.functional.spectral import power_iteration as power_iteration

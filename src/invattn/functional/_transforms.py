@@ -75,12 +75,17 @@ def folded(
         The result with the further axis in front, and 0, that axis: what the vmap of an autograd function returns.
     """
     # Contiguous: forward mode refuses a batch of one sample that is expanded, whose rows share their memory.
-    rows = [
-        (tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)).flatten(0, 1).contiguous()
-        for tensor, dim in zip(tensors, in_dims, strict=True)
-    ]
+    rows = [tensor.flatten(0, 1).contiguous() for tensor in in_front(size, in_dims, tensors)]
     result = function(*rows)
     return result.reshape(size, result.shape[0] // size, *result.shape[1:]), 0
+
+
+def in_front(size: int, in_dims: Sequence[int | None], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return what the vmap of an autograd function is given with the mapped axis, of this size, in front of each."""
+    return [
+        tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        for tensor, dim in zip(tensors, in_dims, strict=True)
+    ]
 
 
 class _Fold(torch.autograd.Function):

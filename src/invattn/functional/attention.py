@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from invattn.functional._transforms import transforms_active
-from invattn.functional.dense import Response, attend_dense
+from invattn.functional.dense import Response, attend_dense, positions, with_triangle
 from invattn.functional.dispatch import Case, Choice, choose
 from invattn.functional.fused import attend_fused
 from invattn.functional.sorted_attention import attend_sorted
@@ -57,7 +57,8 @@ def attend(
         query, key, value, response=response, logit_bias=logit_bias, mask=mask, causal=causal, backend=backend
     )
     if chosen.backend == "dense":
-        return attend_dense(query, key, value, response, logit_bias, with_triangle(mask, query, key, causal=causal))
+        seen = with_triangle(mask, positions(query), positions(key)) if causal else mask
+        return attend_dense(query, key, value, response, logit_bias, seen)
     device = query.device.type
     casting = torch.is_autocast_enabled(device)
     with torch.autocast(device, enabled=False):
@@ -103,14 +104,6 @@ def explain(
         compiling=torch.compiler.is_compiling(),
     )
     return choose(case, backend or response.backend)
-
-
-def with_triangle(mask: Tensor | None, query: Tensor, key: Tensor, *, causal: bool) -> Tensor | None:
-    """Return a mask (N, M) that is also causal, where that is wanted."""
-    if not causal:
-        return mask
-    triangle = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
-    return triangle if mask is None else triangle & mask
 
 
 def _equally_precise(*tensors: Tensor, at_least: torch.dtype | None) -> list[Tensor]:

@@ -44,6 +44,23 @@ class Response:
         return self.kernel.log_value is not None and self.normalize != "count"
 
 
+def with_triangle(mask: Tensor | None, rows: Tensor, columns: Tensor) -> Tensor | None:
+    """Return a mask (N, M), or none, that also hides from the i-th query what comes later than it.
+
+    Args:
+        mask: Boolean (N, M), True where query i may see key j, or None.
+        rows: Positions of the queries with shape (N, 1).
+        columns: Positions of the keys with shape (M, 1).
+    """
+    triangle = rows >= columns.mT
+    return triangle if mask is None else triangle & mask
+
+
+def positions(tensor: Tensor) -> Tensor:
+    """Return 0 ... N - 1 for a tensor (..., N, d), shape (N, 1)."""
+    return torch.arange(tensor.shape[-2], device=tensor.device)[:, None]
+
+
 CHUNK_SCORES = 2**18
 """Scores of one chunk of the batch: 1 MB in float32, the size of a second-level cache."""
 

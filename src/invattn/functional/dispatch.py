@@ -27,7 +27,7 @@ ALWAYS_STREAMED = 2**22
 
 @dataclass(frozen=True)
 class Case:
-    """What a choice depends on.
+    """What a choice depends on; sizes where they are known, since few obstacles come from them.
 
     Attributes:
         response: Kernel, normalisation and kind of scores.
@@ -46,10 +46,10 @@ class Case:
     """
 
     response: Response
-    batch: int
-    heads: int
-    queries: int
-    keys: int
+    batch: int = 1
+    heads: int = 1
+    queries: int = 1
+    keys: int = 1
     itemsize: int = 4
     order: int = 2
     device: str | None = "cpu"
@@ -177,10 +177,7 @@ def choose(case: Case, forced: str | None = None) -> Choice:
         ValueError: If the forced one is unknown, or cannot do this.
     """
     if forced is not None:
-        check_name(forced, BACKENDS, what="back end")
-        obstacle = _obstacle(forced, case)
-        if obstacle is not None:
-            raise ValueError(f"the back end {forced!r} {obstacle}. Use backend='streamed', or None to have one chosen.")
+        _require(forced, case)
         return _made(forced, "asked for by name", case, _dense_memory(case))
     dense = _dense_memory(case)
     limit = _too_large(case, dense)
@@ -209,10 +206,15 @@ def check_backend(
 
     None for the device asks whether any could.
     """
-    case = Case(
-        response, batch=1, heads=1, queries=1, keys=1, device=device, masked=masked, causal=causal, biased=biased
-    )
-    choose(case, response.backend)
+    if response.backend is not None:
+        _require(response.backend, Case(response, device=device, masked=masked, causal=causal, biased=biased))
+
+
+def _require(name: str, case: Case) -> None:
+    """Raise ValueError if there is no back end of this name, or it cannot do a case."""
+    obstacle = _obstacle(check_name(name, BACKENDS, what="back end"), case)
+    if obstacle is not None:
+        raise ValueError(f"the back end {name!r} {obstacle}. Use backend='streamed', or None to have one chosen.")
 
 
 def _obstacle(name: str, case: Case) -> str | None:

@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from invattn.functional import streamed
-from invattn.functional.dense import Response
+from invattn.functional._transforms import in_front
+from invattn.functional.dense import Response, positions
 from invattn.functional.fused_primitives import Pair, Primitives, Triple, primitives_right
 from invattn.functional.kernels import get_kernel
 from invattn.functional.response_tiles import Form, ResponseTile, response_tile
@@ -51,27 +52,18 @@ class Flash(Primitives):
         out, sizes = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, scale=1.0)
         return out[..., :width].contiguous(), sizes[..., None]
 
-    def backward(
-        self,
-        incoming: Tensor,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        out: Tensor,
-        sizes: Tensor,
-        *,
-        kernel: str,
-        causal: bool,
-    ) -> Triple:
+    def backward(self, incoming: Tensor, inputs: Triple, found: Pair, *, kernel: str, causal: bool) -> Triple:
+        query, key, value = inputs
         if _loses_digits(query, key):
             g, q, k, v = (tensor.double() for tensor in (incoming, query, key, value))
-            o, log_sums = self.forward(q, k, v, kernel=kernel, causal=causal)
-            by_query, by_key, by_value = self.backward(g, q, k, v, o, log_sums, kernel=kernel, causal=causal)
+            found = self.forward(q, k, v, kernel=kernel, causal=causal)
+            by_query, by_key, by_value = self.backward(g, (q, k, v), found, kernel=kernel, causal=causal)
             return by_query.to(query.dtype), by_key.to(key.dtype), by_value.to(value.dtype)
+        out, sizes = found
         g, q, k, v, o = _same_width(incoming, query, key, value, out)
         parts = 1 if causal else _parts(query)
         if parts == 1:
-            found = _gradients(g, q, k, v, o, sizes[..., 0], causal)
+            gradients = _gradients(g, q, k, v, o, sizes[..., 0], causal)
         else:
             cut_g, cut_q, cut_o, cut_sizes = (_cut(tensor, parts) for tensor in (g, q, o, sizes))
             every_k, every_v = (tensor.repeat_interleave(parts, dim=1) for tensor in (k, v))
@@ -79,9 +71,9 @@ class Flash(Primitives):
                 part.view(-1, query.shape[1], parts, *part.shape[2:])
                 for part in _gradients(cut_g, cut_q, every_k, every_v, cut_o, cut_sizes[..., 0], causal)
             )
-            found = by_q.flatten(2, 3)[..., : query.shape[-2], :], by_k.sum(dim=2), by_v.sum(dim=2)
+            gradients = by_q.flatten(2, 3)[..., : query.shape[-2], :], by_k.sum(dim=2), by_v.sum(dim=2)
         by_query, by_key, by_value = (
-            part[..., : like.shape[-1]].contiguous() for part, like in zip(found, (query, key, value), strict=True)
+            part[..., : like.shape[-1]].contiguous() for part, like in zip(gradients, inputs, strict=True)
         )
         return by_query, by_key, by_value
 
@@ -245,12 +237,11 @@ class _Gradient(torch.autograd.Function):
         query, key, value, out, sizes, incoming = tensors
         primitives, kernel = PRIMITIVES[query.device.type], way.kernel
         if way.side == "row":
-            return primitives.backward(incoming, query, key, value, out, sizes, kernel=kernel, causal=way.causal)
-        by_value, sizes = primitives.forward(key, query, incoming, kernel=kernel, causal=False)
-        by_key, by_query, _ = primitives.backward(
-            value, key, query, incoming, by_value, sizes, kernel=kernel, causal=False
-        )
-        return by_query, by_key, by_value
+            return primitives.backward(incoming, (query, key, value), (out, sizes), kernel=kernel, causal=way.causal)
+        turned = (key, query, incoming)
+        found = primitives.forward(*turned, kernel=kernel, causal=False)
+        by_key, by_query, _ = primitives.backward(value, turned, found, kernel=kernel, causal=False)
+        return by_query, by_key, found[0]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -290,8 +281,7 @@ def _tile(way: _Way, tensors: Sequence[Tensor]) -> tuple[ResponseTile, dict[str,
     """Return the tile of the output (three tensors: q, k, v) or of its first gradients (with g), and its inputs."""
     named = dict(zip(_ROLES[way.side], tensors, strict=False))
     if way.causal:
-        named["row"] = torch.arange(named["x"].shape[-2], device=named["x"].device)[:, None]
-        named["column"] = torch.arange(named["y"].shape[-2], device=named["y"].device)[:, None]
+        named["row"], named["column"] = positions(named["x"]), positions(named["y"])
     names = tuple(name for name in ("x", "a", "row", "y", "b", "column") if name in named)
     output = "a" if way.side == "row" else "b"
     partials = (output,) if len(tensors) == 3 else tuple(name for name in "xayb" if name != output)
@@ -307,9 +297,6 @@ def _folded(
     tensors: Sequence[Tensor],
 ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
     """Apply a function of batches whose arguments have one more axis, by folding it into the batch."""
-    rows = [
-        (tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)).flatten(0, 1)
-        for tensor, dim in zip(tensors, dims, strict=True)
-    ]
+    rows = [tensor.flatten(0, 1) for tensor in in_front(size, dims, tensors)]
     results = function.apply(way, *rows)  # type: ignore[no-untyped-call]
     return tuple(result.unflatten(0, (size, -1)) for result in results), tuple(0 for _ in results)

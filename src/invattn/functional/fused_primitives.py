@@ -33,19 +33,8 @@ class Primitives(ABC):
         """Return the output (B, H, N, C) and the normaliser of each row."""
 
     @abstractmethod
-    def backward(
-        self,
-        incoming: Tensor,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        out: Tensor,
-        sizes: Tensor,
-        *,
-        kernel: str,
-        causal: bool,
-    ) -> Triple:
-        """Return the gradients of <incoming, output> by query, key and value, from what :meth:`forward` returned."""
+    def backward(self, incoming: Tensor, inputs: Triple, found: Pair, *, kernel: str, causal: bool) -> Triple:
+        """Return the gradients of <incoming, output> by query, key and value, from what :meth:`forward` found."""
 
     @abstractmethod
     def column(self, query: Tensor, key: Tensor, value: Tensor, *, kernel: str) -> Pair:
@@ -86,7 +75,7 @@ def _right(primitives: Primitives, kernel: Kernel, device: str) -> bool:
 def _found(primitives: Primitives, kernel: str, inputs: list[Tensor]) -> list[Tensor]:
     query, key, value, incoming = inputs
     out, sizes = primitives.forward(query, key, value, kernel=kernel, causal=False)
-    gradients = primitives.backward(incoming, query, key, value, out, sizes, kernel=kernel, causal=False)
+    gradients = primitives.backward(incoming, (query, key, value), (out, sizes), kernel=kernel, causal=False)
     column, _ = primitives.column(query, key, value, kernel=kernel)
     seen, _ = primitives.forward(query[..., :40, :], key, value, kernel=kernel, causal=True)
     return [out, sizes.sum(dim=-1), *gradients, column, seen]

@@ -1,4 +1,4 @@
-"""Response kernels phi: what turns a score into a non-negative response.
+"""Response kernels phi, what turns a score into a non-negative response; and the squash of queries, keys and values.
 
 A positive kernel is given by its logarithm, so that its normalised response is a softmax of
 ``log phi(score)``: no overflow and no 0/0 at any finite score (docs/theory.md;
@@ -128,3 +128,25 @@ def get_kernel(name: str) -> Kernel:
         ValueError: If the name is unknown.
     """
     return _KERNELS[check_name(name, KERNELS, what="response kernel")]
+
+
+def squash(value: Tensor, *, radius: float = 1.0) -> Tensor:
+    """Map vectors into the open ball of the given radius.
+
+    sigma_r(z) = z / sqrt(1 + |z|^2 / r^2). Analytic, |sigma_r(z)| < r, |D sigma_r|^2 + |sigma_r|^2 / r^2 = 1.
+
+    Args:
+        value: Vectors along the last axis, any leading shape. Any finite input is safe.
+        radius: r > 0, in the units of the value.
+
+    Returns:
+        A tensor of the same shape.
+
+    References:
+        Lemma 1 of docs/theory.md.
+    """
+    # Dividing by max(1, |z|_max) first keeps the square finite; the result is the same.
+    largest = value.detach().abs().amax(dim=-1, keepdim=True).clamp_min(1.0)
+    scaled = value / largest
+    inverse = largest.reciprocal()
+    return scaled * (inverse.square() + scaled.square().sum(dim=-1, keepdim=True) / radius**2).rsqrt()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from invattn.functional.dense import with_triangle
 from invattn.functional.kernels import Kernel
 from invattn.functional.stream import Tile, stream
 
@@ -251,8 +252,7 @@ def _weights(form: Form, scores: Tensor, given: Mapping[str, Tensor]) -> Tensor:
     logits = form.kernel.log_value(scores)
     mask = given.get("mask")
     if "row" in given:
-        triangle = given["row"] >= given["column"].mT
-        mask = triangle if mask is None else triangle & mask
+        mask = with_triangle(mask, given["row"], given["column"])
     if mask is None:
         return logits.softmax(dim=-1)
     return torch.where(mask, torch.where(mask, logits, torch.finfo(logits.dtype).min).softmax(dim=-1), 0)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invattn.functional._transforms import outer_tangents, own_primal
+from invattn.functional._transforms import in_front, outer_tangents, own_primal
 from invattn.functional.dense import Response
 
 _CHUNK_ENTRIES = 2**17  # of a prefix sum that is worked on at a time: 512 KB in float32
@@ -104,10 +104,7 @@ class _KernelSums(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, kernel: PieceKernel, orders: tuple[int, ...], *tensors: Tensor) -> Any:
-        moved = [
-            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-            for tensor, dim in zip(tensors, in_dims[2:], strict=True)
-        ]
+        moved = in_front(info.batch_size, in_dims[2:], tensors)
         return kernel_sums(kernel, orders, *moved), tuple(0 for _ in orders)
 
 

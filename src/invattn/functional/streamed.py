@@ -9,7 +9,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from invattn.functional.dense import Response, plain_responses, row_softmax, total_share, weight_matrix
+from invattn.functional.dense import (
+    Response,
+    plain_responses,
+    positions,
+    row_softmax,
+    total_share,
+    weight_matrix,
+    with_triangle,
+)
 from invattn.functional.response_tiles import Form, response_tile
 from invattn.functional.stream import Tile, stream
 
@@ -68,8 +76,7 @@ def _attend(
     rows = rows_of_a_tile(key, query) if by_key else rows_of_a_tile(query, key)
     given = {"query": query, "key": key, "value": value}
     if causal:
-        given["query_position"] = torch.arange(query.shape[-2], device=query.device)[:, None]
-        given["key_position"] = torch.arange(key.shape[-2], device=query.device)[:, None]
+        given["query_position"], given["key_position"] = positions(query), positions(key)
     if mask is not None:
         given["mask"] = mask.mT if by_key else mask
     if bias is None and response.is_softmax and response.normalize != "total":
@@ -135,7 +142,4 @@ def _visible(part: dict[str, Tensor], *, by_key: bool) -> Tensor | None:
     """Return what the queries of a tile may see of its keys, or None for everything."""
     mask = part.get("mask")
     mask = mask.mT if by_key and mask is not None else mask
-    if "query_position" not in part:
-        return mask
-    triangle = part["query_position"] >= part["key_position"].mT
-    return triangle if mask is None else triangle & mask
+    return with_triangle(mask, part["query_position"], part["key_position"]) if "query_position" in part else mask

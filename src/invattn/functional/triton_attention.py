@@ -40,24 +40,14 @@ class TritonKernels(Primitives):
         out, shares = self._values(query, key, value, sizes, kernel=kernel, causal=False)
         return out * shares.sum(dim=-1, keepdim=True).exp(), shares
 
-    def backward(
-        self,
-        incoming: Tensor,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        out: Tensor,
-        sizes: Tensor,
-        *,
-        kernel: str,
-        causal: bool,
-    ) -> Triple:
+    def backward(self, incoming: Tensor, inputs: Triple, found: Pair, *, kernel: str, causal: bool) -> Triple:
         from invattn.functional import triton_kernels as programs
 
-        *given, out, sizes = (tensor.contiguous() for tensor in (incoming, query, key, value, out, sizes))
+        query, key, value = inputs
+        *given, out, sizes = (tensor.contiguous() for tensor in (incoming, *inputs, *found))
         means = sizes.new_empty(sizes.shape[:-1])
         by_query, by_key, by_value = (
-            torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (query, key, value)
+            torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in inputs
         )
         sides = {"KERNEL": kernel, "CAUSAL": causal, **_sizes(query, value)}
         rows, columns = query.shape[-2], key.shape[-2]

@@ -66,8 +66,8 @@ class Certified(Recipe):
 class Strict(Recipe):
     """Lip(W_L) <= c / (mu_R c_F + mu_F c_R), with q, k, v squashed so that conditions 1-4 hold: for comparison.
 
-    It is given as an object, and its name, which model folders hold, is none of :data:`invattn.RECIPES`: those are what
-    commands run for "all", and the paper has no measurement of this form to stand beside.
+    It is given as an object: its name is for pages and messages, and none of :data:`invattn.RECIPES`, which are what
+    commands take and run for "all", since the paper has no measurement of this form to stand beside.
 
     The paper proves Theorem 1 and then relaxes it, because "the expressive power of such model is severely limited"
     (Sec. 2.4). This is the form it left: invertible for every input, like :class:`Certified`, with a smaller W_L.

@@ -16,11 +16,11 @@ def test_gradients_of_queries_cut_into_parts(monkeypatch: pytest.MonkeyPatch, ro
     query, incoming = (torch.randn(2, 2, rows, width, generator=generator).double() for width in (3, 5))
     key, value = (torch.randn(2, 2, 40, width, generator=generator).double() for width in (3, 5))
     flash = Flash()
-    out, sizes = flash.forward(query, key, value, kernel="exp", causal=False)
+    found = flash.forward(query, key, value, kernel="exp", causal=False)
 
     def gradients(number: int) -> tuple[torch.Tensor, ...]:
         monkeypatch.setattr("invattn.functional.fused._parts", lambda _: number)
-        return flash.backward(incoming, query, key, value, out, sizes, kernel="exp", causal=False)
+        return flash.backward(incoming, (query, key, value), found, kernel="exp", causal=False)
 
     for one, other in zip(gradients(parts), gradients(1), strict=True):
         assert one.shape == other.shape

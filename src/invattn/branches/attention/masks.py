@@ -13,6 +13,8 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
+from invattn.functional.dense import with_triangle
+
 
 class Visibility(nn.Module):
     """A fixed boolean mask, or the causal one at any length, or none.
@@ -36,8 +38,8 @@ class Visibility(nn.Module):
         mask = self.fixed(tokens)
         if not self.causal:
             return mask
-        triangle = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()
-        return triangle if mask is None else triangle & mask
+        order = torch.arange(tokens, device=device)[:, None]
+        return with_triangle(mask, order, order)
 
     def fixed(self, tokens: int) -> Tensor | None:
         """Return the fixed mask alone, whether causal or not.
