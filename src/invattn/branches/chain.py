@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from invattn.branches.scaled import ScaledBranch, make_shift, shifted, shifts_of, split_shift
 from invattn.functional._transforms import transforms_active
-from invattn.lipschitz import Activation, Factor, LipschitzBound, held_scale, make_activation, product_bound
+from invattn.lipschitz import Activation, Factor, LipschitzBound, make_activation, product_bound
+from invattn.lipschitz.bound import held_scale
 from invattn.logdet._linearised import Transpose
 from invattn.norms import get_norm
 

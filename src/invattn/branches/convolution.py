@@ -9,15 +9,8 @@ from torch import Tensor, nn
 
 from invattn._errors import check_name
 from invattn.branches.chain import ScaledChain
-from invattn.functional import (
-    PADDINGS,
-    arranged,
-    convolution_norm,
-    convolution_norm_method,
-    convolution_token_norm,
-    convolve,
-    transposed_convolution,
-)
+from invattn.functional import PADDINGS, convolution_norm, convolution_norm_method, convolution_token_norm, convolve
+from invattn.functional.convolution import arranged, transposed_convolution
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from invattn.functional import orthogonalise
+from invattn.functional.spectral import orthogonalise
 
 
 class Gmres(NamedTuple):
