@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invattn.branches.base import Branch
-from invattn.branches.mlp import start_as_shift
-from invattn.branches.scaled import ScaledBranch, make_shift, shifted, split_shift
+from invattn.branches.scaled import ScaledBranch, make_shift, shifted, split_shift, start_as_shift
 from invattn.functional import spectral_norm, squash
 from invattn.lipschitz import Factor, LipschitzBound, product_bound
 from invattn.lipschitz.bound import held_scale

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 from invattn.branches.attention.masks import RelativePositionLogits, Visibility, join_heads, split_heads
 from invattn.branches.attention.rules import AttentionRule, TheoremR
 from invattn.branches.attention.scores import Score
-from invattn.branches.mlp import start_as_shift
-from invattn.branches.scaled import ScaledBranch, make_shift, shifted, shifts_of
+from invattn.branches.scaled import ScaledBranch, make_shift, shifted, shifts_of, start_as_shift
 from invattn.functional import Choice, Response, attend, explain, response_weights, spectral_norm, squash
 from invattn.functional.dispatch import check_backend
 from invattn.lipschitz import ROUNDING, LipschitzBound, output_constant
