@@ -10,7 +10,7 @@ from invattn._errors import DataError
 from invattn._files import atomic_write
 from invattn.experiments.diagnosis.page import parts as diagnosis_parts
 from invattn.experiments.diagnosis.page.parts import DiagnosisArtifact
-from invattn.experiments.diagnosis.record import DiagnosisRecord, read_diagnosis
+from invattn.experiments.diagnosis.record import DiagnosisRecord
 from invattn.experiments.kit.page import formatting
 from invattn.experiments.kit.page import formatting as labels
 from invattn.experiments.kit.page.environment import page_environment
@@ -39,7 +39,7 @@ def write_diagnosis(folder: Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder. Give the folder that `invattn diagnose --output` wrote.")
-    record = read_diagnosis(folder / "results.json")
+    record = DiagnosisRecord.read(folder / "results.json")
     artifact = DiagnosisArtifact(folder / "artifacts" / "diagnosis.npz")
     written = [folder / "diagnose.html"]
     atomic_write(written[0], render_diagnosis(record, artifact).encode("utf-8"))
