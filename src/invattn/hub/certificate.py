@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from invattn._errors import CertificateError
 from invattn.bijections import Bijection, ResidualBijection
+from invattn.bijections.base import as_block
 
 BOUND_TOLERANCE = 1e-9
 """Relative difference allowed between a stored number and the recomputed one: other machines sum in another order."""
@@ -85,6 +86,7 @@ def block_certificate(block: Bijection) -> BlockCertificate:
     Raises:
         ValueError: If the map is not a single residual block.
     """
+    block = as_block(block)
     kind = block.branch.kind
     try:
         bound = block.lipschitz_bound()
