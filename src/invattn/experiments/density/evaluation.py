@@ -171,7 +171,7 @@ class ModelEvaluation:
             "model": self.result.variant,
             "data": self.data.describe(),
             "seed": self.result.seed,
-            "versions": library_versions(),
+            "versions": library_versions("torchmetrics"),
             "exact": self.exact,
             "unbiased": self.unbiased,
             "unbiased_error": self.unbiased_error,
