@@ -11,8 +11,8 @@ from invattn.experiments.density.options import data_name
 from invattn.experiments.kit.parser import OneLineParser, whole_number
 
 if TYPE_CHECKING:
-    from invattn.experiments.density.bound import ImportanceBound
     from invattn.experiments.density.evaluation import ModelEvaluation
+    from invattn.experiments.density.measure import ImportanceBound
 
 
 def evaluate_parser() -> OneLineParser:

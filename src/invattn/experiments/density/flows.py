@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 
 from invattn._errors import check_name
@@ -83,25 +84,19 @@ def parse_positions(text: str) -> Positions:
     """
     if text.startswith("interleaved"):
         return text
-    pairs = []
-    for part in text.split(","):
-        scale, colon, block = part.strip().partition(":")
-        if not colon or not _is_whole(scale) or not _is_whole(block):
-            raise ValueError(
-                "attention_positions are scale:block pairs separated by commas, such as 0:-1, or interleaved:k; got "
-                f"{text!r}."
-            )
-        pairs.append((int(scale), int(block)))
-    return tuple(pairs)
+    pairs = [re.fullmatch(r"(-?[0-9]+):(-?[0-9]+)", part.strip()) for part in text.split(",")]
+    found = tuple((int(pair[1]), int(pair[2])) for pair in pairs if pair is not None)
+    if len(found) < len(pairs):
+        raise ValueError(
+            "attention_positions are scale:block pairs separated by commas, such as 0:-1, or interleaved:k; got "
+            f"{text!r}."
+        )
+    return found
 
 
 def format_numbers(numbers: tuple[int, ...]) -> str:
     """Return numbers as they are written on the command line, separated by commas."""
     return ",".join(str(number) for number in numbers)
-
-
-def _is_whole(text: str) -> bool:
-    return text.isascii() and text.removeprefix("-").isdigit()
 
 
 MIXERS: dict[str, tuple[str, ...]] = {"sets": TOKEN_MIXERS, "plane": ("none",), "images": IMAGE_MIXERS}

@@ -19,7 +19,7 @@ from invattn.bijections import Bijection, Composed, ResidualBijection, initializ
 from invattn.experiments.density.cells import DensityCell
 from invattn.experiments.density.data import FITTED, NATS, DequantisedData, Unit
 from invattn.experiments.density.figures import SHOWN
-from invattn.experiments.density.measure import unmeasured, whole_valued
+from invattn.experiments.density.measure import unmeasured
 from invattn.experiments.density.record import DensityResult
 from invattn.experiments.density.sampling import sample_sets
 from invattn.experiments.kit.progress import Progress
@@ -30,6 +30,7 @@ from invattn.experiments.kit.training.machines import Worker
 from invattn.experiments.kit.training.module import NonFiniteLoss, ResumableModule, first_text
 from invattn.experiments.kit.training.optimisation import Optimisation
 from invattn.flows import Dequantised, Flow
+from invattn.hub import whole_valued
 from invattn.logdet import PowerSeries
 
 _REACH = 6.5  # points are shown where both coordinates lie within this distance of 0

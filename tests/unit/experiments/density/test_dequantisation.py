@@ -21,12 +21,12 @@ from invattn.experiments.density.config import DensityConfig, density_config
 from invattn.experiments.density.data import DequantisedData
 from invattn.experiments.density.evaluation import EvaluateOptions, evaluate_model
 from invattn.experiments.density.likelihood import with_estimator
-from invattn.experiments.density.measure import inputs_of_test, whole_valued
+from invattn.experiments.density.measure import inputs_of_test
 from invattn.experiments.density.run import open_data, run_density
 from invattn.experiments.kit.arrays import Arrays
 from invattn.experiments.kit.progress import SilentProgress
 from invattn.experiments.kit.training.interruption import Interrupted
-from invattn.hub import ImageFlowConfig, load_flow
+from invattn.hub import ImageFlowConfig, load_flow, whole_valued
 from invattn.logdet import Exact, PowerSeries, Shard
 
 SIDE, TEST = 4, 10
