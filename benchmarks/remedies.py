@@ -29,12 +29,12 @@ from torch import Tensor
 import invattn
 from invattn import diagnosis
 from invattn._files import atomic_write, read_json, write_json
-from invattn.bijections import to_tokens
 from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import ImageData, load_reconstruction_data
 from invattn.experiments.kit.page import formatting
-from invattn.experiments.kit.progress import Progress, progress_for
+from invattn.experiments.kit.progress import Progress
 from invattn.experiments.kit.run import hash_sources, source_hash
+from invattn.experiments.kit.terminal import progress_for
 from invattn.experiments.kit.training.loader import derive_seed
 from invattn.experiments.reconstruction.config import Variant
 from invattn.experiments.reconstruction.run import ReconstructionConfig, run_variants
@@ -172,7 +172,7 @@ def spectral_radii(
     progress.begin(f"spectrum {model_folder.name}", total=count)
     try:
         for part in numbers.split(SPECTRUM_BATCH):
-            tokens = to_tokens(squeeze(images(part).double(), loaded.config.squeeze))
+            tokens = block.to_branch(squeeze(images(part).double(), loaded.config.squeeze))
             found.append(diagnosis.dominant_eigenvalue(block.branch, tokens, steps=SPECTRUM_STEPS, generator=generator))
             progress.advance(len(part))
     finally:

@@ -26,12 +26,11 @@ from torch import Tensor
 
 import invattn
 from invattn._files import atomic_write, write_json
-from invattn.bijections import to_tokens
 from invattn.branches import Branch
 from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import load_reconstruction_data
 from invattn.experiments.kit.page import formatting
-from invattn.experiments.kit.progress import progress_for
+from invattn.experiments.kit.terminal import progress_for
 from invattn.experiments.reconstruction.run import ReconstructionConfig, run
 from invattn.experiments.reconstruction.training import Workload
 from invattn.functional import squeeze
@@ -121,7 +120,7 @@ def trained_cases(options: argparse.Namespace, folder: Path) -> Iterator[Case]:
         for kind in config.attention_names():
             loaded = load_model(config.output / "model" / f"{kind}-{recipe}")
             block = loaded.config.block_of(loaded.model).eval()
-            x = to_tokens(squeeze(images(torch.arange(options.images)), loaded.config.squeeze))
+            x = block.to_branch(squeeze(images(torch.arange(options.images)), loaded.config.squeeze))
             yield Case("trained", f"{recipe}, {config.lipschitz}", kind, block.branch, x)
 
 

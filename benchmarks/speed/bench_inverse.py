@@ -16,11 +16,11 @@ from rich.console import Console
 from torch import Tensor
 from turns import Turns
 
-from invattn.bijections import Bijection, to_tokens
+from invattn.bijections import Block
 from invattn.bijections.residual import inverted_by
 from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import load_reconstruction_data
-from invattn.experiments.kit.progress import progress_for
+from invattn.experiments.kit.terminal import progress_for
 from invattn.experiments.reconstruction.run import ReconstructionConfig, run
 from invattn.experiments.reconstruction.training import Workload
 from invattn.functional import Response, response_weights, squeeze
@@ -48,7 +48,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> ReconstructionConfig:
     return config
 
 
-def block_and_images(config: ReconstructionConfig, kind: str) -> tuple[Bijection, Tensor]:
+def block_and_images(config: ReconstructionConfig, kind: str) -> tuple[Block, Tensor]:
     """Return a trained block and what the test images look like to it, with shape (64, 12, 16, 16)."""
     data = load_reconstruction_data(
         ImageRequest(
@@ -80,7 +80,7 @@ def bench_inverse(kind: str, row: str, turns: Turns, request: pytest.FixtureRequ
     config = request.getfixturevalue("trained")
     block, x = block_and_images(config, kind)
     z = block(x)
-    tokens = to_tokens(z)
+    tokens = block.to_branch(z)
 
     def plain() -> Tensor:
         with patch("invattn.branches.attention.certified.attend", formula):

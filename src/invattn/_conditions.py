@@ -189,6 +189,8 @@ def replaced(module: _Module, choose: Callable[[str, nn.Module], nn.Module | Non
 
 def _with_values(module: _Module, choose: Callable[[str, Conditional], Tensor | None]) -> _Module:
     """Return a view with the chosen values in the conditional parts; None leaves a part as it is."""
+    if not any(isinstance(part, Conditional) for part in module.modules()):
+        return module
 
     def bound(name: str, part: nn.Module) -> nn.Module | None:
         values = choose(name, part) if isinstance(part, Conditional) else None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from invattn.cli.main import _build_parser
+from invattn.cli.main import build_parser
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -50,6 +50,6 @@ def test_documents_show_commands() -> None:
 @pytest.mark.parametrize(("name", "line"), COMMANDS)
 def test_the_command_line_takes_what_a_document_shows(name: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    parser, known = _build_parser()
+    parser, known = build_parser()
     options = parser.parse_args(shlex.split(line, comments=True)[1:])
     assert options.command in known

@@ -70,10 +70,10 @@ def oracle(branch: Branch) -> Map:
     value, bias = linear(branch.value), long(branch.output.bias)
     dtype = branch.output.weight.dtype
     if isinstance(branch, CertifiedPointwise):
-        weight = long(branch.output.weight * branch._scale().to(dtype))
+        weight = long(branch.output.weight * branch._scale(branch._norms()).to(dtype))
         return lambda x: squash(value(x)) @ weight.T + bias
-    alpha, scale = (number.to(dtype) for number in branch._scales())
-    weight, score = long(branch.output.weight * scale), scores(branch, long(alpha))
+    alpha, output = branch._scaled(branch._norms())
+    weight, score = long(output), scores(branch, long(alpha.to(dtype)))
     name, position = branch.response.kernel.name, branch.position_logits
     assert name in ("exp", "elu+1")
 

@@ -5,6 +5,7 @@ from invattn.bijections.affine import ClassAffine as ClassAffine
 from invattn.bijections.affine import DataDependent as DataDependent
 from invattn.bijections.affine import initialize as initialize
 from invattn.bijections.base import Bijection as Bijection
+from invattn.bijections.base import Block as Block
 from invattn.bijections.base import LogDetReport as LogDetReport
 from invattn.bijections.base import WithLogDet as WithLogDet
 from invattn.bijections.closed_form import ChannelMap as ChannelMap
@@ -16,7 +17,6 @@ from invattn.bijections.constant_memory import ConstantMemory as ConstantMemory
 from invattn.bijections.diagnose import diagnose as diagnose
 from invattn.bijections.histogram import HistogramNormal as HistogramNormal
 from invattn.bijections.layout import ImageLayout as ImageLayout
-from invattn.bijections.layout import to_tokens as to_tokens
 from invattn.bijections.linear import Linear1x1 as Linear1x1
 from invattn.bijections.linear import PatchTaper as PatchTaper
 from invattn.bijections.linear import Whitening as Whitening

@@ -77,6 +77,7 @@ class ActNorm(ChannelMap, DataDependent):
         Kingma and Dhariwal 2018 (Glow), Sec. 3.1.
     """
 
+    certified = True  # the scale is positive
     initialised: Tensor
 
     def __init__(self, channels: int) -> None:
@@ -172,6 +173,8 @@ class ClassAffine(ClosedForm):
     References:
         Kingma and Dhariwal 2018 (Glow), their class-conditional prior.
     """
+
+    certified = True  # the scale is positive
 
     def __init__(self, shape: Sequence[int], classes: int) -> None:
         super().__init__()

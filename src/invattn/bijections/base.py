@@ -53,8 +53,36 @@ def exact_report(value: Tensor) -> LogDetReport:
 class Bijection(nn.Module, ABC):
     """A map with an inverse and a log-determinant.
 
-    Subclasses are final. ``log_det`` is always log|det| of the map that is called, at its own input, in nats,
-    shape (B,).
+    ``log_det`` is always log|det| of the map that is called, at its own input, in nats, shape (B,).
+
+    To add a map whose inverse is a formula, inherit from :class:`invattn.bijections.ClosedForm` and implement
+    ``forward``, ``inverse`` and ``log_det``, as below. To add a map that is inverted in another way, inherit from this
+    class and implement its five abstract methods. All else has a default that promises nothing; say more where you can
+    prove it: ``certified = True`` for a map that is invertible for every input, ``bi_lipschitz`` for error bounds of
+    chains, ``output_shape`` and ``input_shape`` for a map that changes shapes.
+    :func:`invattn.testing.check_bijection` checks what you wrote.
+
+    Example:
+        >>> import torch
+        >>> from invattn.bijections import ClosedForm
+        >>> from invattn.testing import check_bijection
+        >>> class Affine(ClosedForm):
+        ...     certified = True  # the scale is positive, whatever the parameters are
+        ...
+        ...     def __init__(self, channels):
+        ...         super().__init__()
+        ...         self.shift = torch.nn.Parameter(torch.randn(channels))
+        ...         self.log_scale = torch.nn.Parameter(torch.randn(channels))
+        ...
+        ...     def forward(self, x):
+        ...         return self.shift + self.log_scale.exp() * x
+        ...
+        ...     def inverse(self, z):
+        ...         return (z - self.shift) * (-self.log_scale).exp()
+        ...
+        ...     def log_det(self, x):
+        ...         return self.log_scale.sum().expand(len(x))
+        >>> check_bijection(Affine(3).double(), torch.randn(2, 3).double(), log_det_tolerance=1e-10)
     """
 
     @abstractmethod
@@ -66,17 +94,14 @@ class Bijection(nn.Module, ABC):
         return result
 
     @abstractmethod
-    def solve(self, z: Tensor) -> Solution:
-        """Invert and report for each sample; raises only for a wrong shape, dtype or device."""
-
-    def solve_from(self, z: Tensor, start: Tensor) -> Solution:
-        """Invert as :meth:`solve` does, from a point that is thought to be near the result.
+    def solve(self, z: Tensor, *, start: Tensor | None = None) -> Solution:
+        """Invert and report for each sample; raises only for a wrong shape, dtype or device.
 
         Args:
             z: What to invert.
-            start: The guess, with the shape of the result. Maps that do not iterate have no use for it.
+            start: A point that is thought to be near the result, with its shape. Maps that do not iterate have no use
+                for it.
         """
-        return self.solve(z)
 
     @abstractmethod
     def inverse(self, z: Tensor) -> Tensor:
@@ -127,8 +152,8 @@ class Bijection(nn.Module, ABC):
 
     @property
     def certified(self) -> bool:
-        """Whether every part of the map is proven invertible for every input."""
-        return True
+        """Whether every part of the map is proven invertible for every input; nothing is, unless a class proves it."""
+        return False
 
     @property
     def norm(self) -> str | None:
@@ -174,14 +199,18 @@ class Bijection(nn.Module, ABC):
         """The generators that this map itself draws from, besides torch's default ones and those of maps inside it."""
         return ()
 
+
+class Block(Bijection):
+    """A map x + g(x) with one residual branch g, in the layout of g or in another."""
+
     @property
+    @abstractmethod
     def branch(self) -> Branch:
-        """The residual branch, where the map is a single residual block.
+        """The residual branch g.
 
         Raises:
-            ValueError: If it is not.
+            ValueError: If the map is wrapped around something else than a single residual block.
         """
-        raise ValueError(f"{type(self).__name__} is not a single residual block.")
 
     def to_branch(self, x: Tensor) -> Tensor:
         """Return an input in the layout that the residual branch takes."""
@@ -195,7 +224,7 @@ class Bijection(nn.Module, ABC):
         """Return which back end computes the attention of an input x, and why; the choice can be printed.
 
         Raises:
-            ValueError: If the map is not a single attention block.
+            ValueError: If the branch is no attention.
         """
         return self.branch.explain(self.to_branch(x))
 
@@ -205,7 +234,18 @@ class Bijection(nn.Module, ABC):
         Raises:
             CertificateError: If there is none.
         """
-        raise CertificateError(f"{type(self).__name__} has no residual branch to bound. Ask its blocks one by one.")
+        return self.branch.lipschitz_bound()
+
+
+def as_block(bijection: Bijection) -> Block:
+    """Return a map that has one residual branch, as such.
+
+    Raises:
+        ValueError: If it has not.
+    """
+    if not isinstance(bijection, Block):
+        raise ValueError(f"{type(bijection).__name__} is not a single residual block.")
+    return bijection
 
 
 def raise_unless_converged(solution: Solution, *, certified: bool) -> None:

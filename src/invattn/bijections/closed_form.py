@@ -13,43 +13,69 @@ from torch.nn import functional as F
 
 from invattn._errors import CertificateError
 from invattn.bijections.base import Bijection, LogDetReport, exact_report
-from invattn.bijections.reshape import trivial_solution
 from invattn.lipschitz import BiLipschitz
 from invattn.norms import euclidean_norm
-from invattn.solvers import Solution
+from invattn.solvers import Solution, Status
 
 _LEAST_ROUNDING = 16
 
 
+def trivial_solution(value: Tensor) -> Solution:
+    """Report an exact inverse: residual 0, no step, no evaluation, status converged wherever the value is finite."""
+    batch = value.shape[0]
+    finite = value.detach().isfinite().flatten(1).all(dim=1)
+    zero = value.new_zeros(batch)
+    status = torch.where(finite, int(Status.CONVERGED), int(Status.NON_FINITE))
+    return Solution(
+        value=value.detach(),
+        converged=finite,
+        residual=torch.where(finite, zero, torch.nan),
+        num_steps=torch.zeros(batch, dtype=torch.long, device=value.device),
+        error_bound=zero.clone(),
+        status=status,
+        further_evaluations=torch.full((batch,), -1, dtype=torch.long, device=value.device),
+    )
+
+
 class ClosedForm(Bijection):
-    """A map with an exact inverse: nothing is iterated, and only rounding separates ``inverse(f(x))`` from x."""
+    """A map with an exact inverse: nothing is iterated, and only rounding separates ``inverse(f(x))`` from x.
+
+    Implement ``forward``, ``inverse`` and ``log_det``; :class:`invattn.bijections.Bijection` shows how.
+    """
 
     @abstractmethod
     def log_det(self, x: Tensor) -> Tensor:
         """Return log|det dz/dx| at x in nats, shape (B,)."""
 
-    def solve(self, z: Tensor) -> Solution:
-        """Apply the inverse; the report's bound is of its rounding, gamma u (upper / lower) (|x|_2 + |z|_2 / lower).
-
-        gamma is 16, or the number of channels where that is larger. The bound holds in |.|_2 and in |.|_{inf,2}.
-        """
+    def solve(self, z: Tensor, *, start: Tensor | None = None) -> Solution:
+        """Apply the inverse; the report's bound is that of :meth:`rounding_bound`."""
         with torch.no_grad():
             x = self.inverse(z)
-        solution = trivial_solution(x)
+        return replace(trivial_solution(x), error_bound=self.rounding_bound(x, z.detach()))
+
+    def rounding_bound(self, x: Tensor, z: Tensor) -> Tensor | None:
+        """Return a bound of the rounding of x = inverse(z), shape (B,), or None where there is no certificate.
+
+        It is gamma u (upper / lower) (|x|_2 + |z|_2 / lower), with the constants of ``bi_lipschitz`` and gamma = 16,
+        or the number of channels where that is larger. The bound holds in |.|_2 and in |.|_{inf,2}.
+        """
         shape = tuple(x.shape[1:])
-        constants = self.bi_lipschitz(shape, norm="2")
+        try:
+            constants = self.bi_lipschitz(shape, norm="2")
+        except CertificateError:
+            return None
         unit = torch.finfo(x.dtype).eps / 2
         gamma = max(_LEAST_ROUNDING, shape[0] if len(shape) == 3 else shape[-1])
         # Scales beyond the range of floating point have a lower constant of 0: nothing can be said of the rounding.
         stretch = 1 / constants.lower if constants.lower > 0 else math.inf
-        sizes = euclidean_norm(x) + euclidean_norm(z.detach()) * stretch
-        return replace(solution, error_bound=gamma * unit * constants.upper * stretch * sizes)
+        return gamma * unit * constants.upper * stretch * (euclidean_norm(x) + euclidean_norm(z) * stretch)
 
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self(x), self.log_det(x)
 
     def forward_and_log_det_report(self, x: Tensor) -> tuple[Tensor, LogDetReport]:
-        return self(x), exact_report(self.log_det(x))
+        z, log_det = self.forward_and_log_det(x)
+        return z, exact_report(log_det)
 
     def inverse_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
         x = self.inverse(z)
@@ -91,6 +117,16 @@ class ChannelMap(ClosedForm):
                 f"inputs must be (B, C, H, W), (B, N, C) or (B, C) with C = {self.channels}; got {tuple(x.shape)}."
             )
 
+    def _rows(self, x: Tensor) -> Tensor:
+        """Check an input and return it with shape (C, everything else)."""
+        self.check_input(x)
+        return x.movedim(channel_axis(x), 0).reshape(self.channels, -1).contiguous()
+
+    def _like(self, rows: Tensor, x: Tensor) -> Tensor:
+        """Undo ``_rows``, in the dtype of x."""
+        axis = channel_axis(x)
+        return rows.reshape(x.movedim(axis, 0).shape).movedim(0, axis).to(x.dtype)
+
 
 def channel_axis(x: Tensor) -> int:
     """Return the axis of channels: 1 for images, the last one otherwise."""
@@ -122,15 +158,13 @@ class Logit(ClosedForm):
         Dinh et al. 2017 (Real NVP), Sec. 4.1.
     """
 
+    certified = True  # of the interval onto the line
+
     def __init__(self, *, low: float = 0.0, high: float = 1.0, margin: float = 0.05) -> None:
         super().__init__()
         if not low < high or not 0 <= margin < 0.5:
             raise ValueError(f"low < high and 0 <= margin < 0.5 are needed; got {low}, {high}, {margin}.")
         self.low, self.high, self.margin = low, high, margin
-
-    @property
-    def certified(self) -> bool:
-        return True
 
     def bi_lipschitz(self, shape: Sequence[int], *, norm: str | None = None) -> BiLipschitz:
         """Raise: the slope of the logit has no upper bound at the ends of the interval.
@@ -139,11 +173,6 @@ class Logit(ClosedForm):
             CertificateError: Always.
         """
         raise CertificateError("the logit stretches without bound at the ends of its interval.")
-
-    def solve(self, z: Tensor) -> Solution:
-        """Apply the inverse; no error bound, as rounding near the ends is not bounded here."""
-        with torch.no_grad():
-            return replace(trivial_solution(self.inverse(z)), error_bound=None)
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self._inner(x)

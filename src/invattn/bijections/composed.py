@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from invattn._errors import CertificateError
 from invattn.bijections.base import Bijection, LogDetReport, exact_report
-from invattn.bijections.reshape import trivial_solution
+from invattn.bijections.closed_form import trivial_solution
 from invattn.lipschitz import BiLipschitz, isometry
 from invattn.norms import conversion, count_tokens
 from invattn.solvers import Solution, Status
@@ -73,7 +73,7 @@ class Composed(Bijection):
             z = part.inverse(z)
         return z
 
-    def solve(self, z: Tensor) -> Solution:
+    def solve(self, z: Tensor, *, start: Tensor | None = None) -> Solution:
         """Invert part by part.
 
         The residual is the largest of the parts', steps and evaluations are summed, and a sample's status is that of
@@ -163,7 +163,7 @@ class Inverse(Bijection):
     def inverse(self, z: Tensor) -> Tensor:
         return self.bijection(z)
 
-    def solve(self, z: Tensor) -> Solution:
+    def solve(self, z: Tensor, *, start: Tensor | None = None) -> Solution:
         """Evaluate f: no step, residual 0; no error bound, as the rounding of an evaluation is not bounded here."""
         return replace(trivial_solution(self.bijection(z)), error_bound=None)
 

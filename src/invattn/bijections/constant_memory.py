@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from invattn._conditions import named_inputs
-from invattn.bijections.base import Bijection
+from invattn.bijections.base import Bijection, Block, as_block
 from invattn.bijections.recompute import Drift, Reconstruction, apply_recomputed
 from invattn.branches import Branch
 from invattn.functional._transforms import transforms_active
-from invattn.lipschitz import BiLipschitz, LipschitzBound
+from invattn.lipschitz import BiLipschitz
 from invattn.solvers import Solution, Solver
 
 
-class ConstantMemory(Bijection):
+class ConstantMemory(Block):
     """A chain that keeps its last output for the backward pass, and recovers every block's input by inverting it.
 
     An ordinary training step holds the graphs of all blocks at once. Here the forward pass records none. The backward
@@ -87,13 +87,13 @@ class ConstantMemory(Bijection):
 
     @property
     def branch(self) -> Branch:
-        return self.bijection.branch
+        return as_block(self.bijection).branch
 
     def to_branch(self, x: Tensor) -> Tensor:
-        return self.bijection.to_branch(x)
+        return as_block(self.bijection).to_branch(x)
 
     def from_branch(self, value: Tensor, like: Tensor) -> Tensor:
-        return self.bijection.from_branch(value, like)
+        return as_block(self.bijection).from_branch(value, like)
 
     @property
     def certified(self) -> bool:
@@ -112,9 +112,6 @@ class ConstantMemory(Bijection):
     def input_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         return self.bijection.input_shape(shape)
 
-    def lipschitz_bound(self) -> LipschitzBound:
-        return self.bijection.lipschitz_bound()
-
     def forward(self, x: Tensor) -> Tensor:
         if not self._recomputes(x):
             return self.bijection(x)
@@ -126,8 +123,8 @@ class ConstantMemory(Bijection):
             return self.bijection.forward_and_log_det(x)
         return apply_recomputed(self._links(), x, self.how, with_log_det=True)
 
-    def solve(self, z: Tensor) -> Solution:
-        return self.bijection.solve(z)
+    def solve(self, z: Tensor, *, start: Tensor | None = None) -> Solution:
+        return self.bijection.solve(z, start=start)
 
     def inverse(self, z: Tensor) -> Tensor:
         return self.bijection.inverse(z)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from invattn.bijections.base import Bijection
+from invattn.bijections.base import Bijection, as_block
 from invattn.diagnosis import Checks, Diagnosis, diagnose_branch
 
 
@@ -48,5 +48,6 @@ def diagnose(
         >>> bool(report.flagged.any())
         False
     """
-    report = diagnose_branch(block.branch, block.to_branch(x), checks=checks, generator=generator)
-    return report.with_preimage(block.from_branch(report.preimage, x))
+    own = as_block(block)
+    report = diagnose_branch(own.branch, own.to_branch(x), checks=checks, generator=generator)
+    return report.with_preimage(own.from_branch(report.preimage, x))

@@ -28,6 +28,7 @@ class Linear1x1(ChannelMap):
         Kingma and Dhariwal 2018 (Glow), Sec. 3.2.
     """
 
+    certified = True  # both factors have a diagonal without 0
     permutation: Tensor
     sign: Tensor
 
@@ -131,6 +132,7 @@ class Whitening(ChannelMap, DataDependent):
         Bell and Sejnowski 1997 (ZCA); Furrer and Bengtsson 2007 (tapered covariances).
     """
 
+    certified = True  # the ridge keeps every scale positive
     mean: Tensor
     weight: Tensor
     unweight: Tensor

@@ -5,47 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from invattn.bijections.base import Bijection, LogDetReport, exact_report
+from invattn.bijections.closed_form import ClosedForm
 from invattn.functional import squeeze, unsqueeze
 from invattn.lipschitz import BiLipschitz
 from invattn.norms import conversion, count_tokens
-from invattn.solvers import Solution, Status
 
 
-def trivial_solution(value: Tensor) -> Solution:
-    """Report an exact inverse: residual 0, no step, no evaluation, status converged wherever the value is finite."""
-    batch = value.shape[0]
-    finite = value.detach().isfinite().flatten(1).all(dim=1)
-    zero = value.new_zeros(batch)
-    status = torch.where(finite, int(Status.CONVERGED), int(Status.NON_FINITE))
-    return Solution(
-        value=value.detach(),
-        converged=finite,
-        residual=torch.where(finite, zero, torch.nan),
-        num_steps=torch.zeros(batch, dtype=torch.long, device=value.device),
-        error_bound=zero.clone(),
-        status=status,
-        further_evaluations=torch.full((batch,), -1, dtype=torch.long, device=value.device),
-    )
-
-
-class Rearrangement(Bijection):
+class Rearrangement(ClosedForm):
     """A permutation of the entries of a sample: its log-determinant is 0 and its inverse exact."""
 
-    def solve(self, z: Tensor) -> Solution:
-        return trivial_solution(self.inverse(z))
+    certified = True
 
-    def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self(x), x.new_zeros(x.shape[0])
-
-    def forward_and_log_det_report(self, x: Tensor) -> tuple[Tensor, LogDetReport]:
-        return self(x), exact_report(x.new_zeros(x.shape[0]))
+    def log_det(self, x: Tensor) -> Tensor:
+        return x.new_zeros(x.shape[0])
 
     def inverse_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
         return self.inverse(z), z.new_zeros(z.shape[0])
+
+    def rounding_bound(self, x: Tensor, z: Tensor) -> Tensor:
+        return x.new_zeros(x.shape[0])
 
 
 class Reshape(Rearrangement):

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from invattn._conditions import bound_values, check_rows, rebind
-from invattn.bijections.base import Bijection, LogDetReport, raise_unless_converged
+from invattn.bijections.base import Block, LogDetReport, raise_unless_converged
 from invattn.branches import Branch
 from invattn.functional._transforms import fold_into_batch
-from invattn.lipschitz import BiLipschitz, LipschitzBound, isometry
+from invattn.lipschitz import BiLipschitz, isometry
 from invattn.logdet import LogDetEstimate, LogDetEstimator, PowerSeries
 from invattn.norms import count_tokens
 from invattn.solvers import Adaptive, ImplicitAdjoint, InverseGradient, Solution, Solver
 
 
-class ResidualBijection(Bijection):
+class ResidualBijection(Block):
     """f(x) = x + g(x) over what g takes: tokens (B, N, C) for attention, images (B, C, H, W) for convolutions.
 
     Args:
@@ -82,9 +82,6 @@ class ResidualBijection(Bijection):
         )
         return isometry(norm or bound.norm).then(constants, tokens=count_tokens(shape))
 
-    def lipschitz_bound(self) -> LipschitzBound:
-        return self.g.lipschitz_bound()
-
     def forward(self, x: Tensor) -> Tensor:
         return x + self.g(x)
 
@@ -101,9 +98,6 @@ class ResidualBijection(Bijection):
             return self.solver.solve(self.g.at_present_weights(), z, start=start)
         branch, bound = self.g.proven_at_present_weights()
         return self.solver.solve(branch, z, start=start, lipschitz=bound.value, norm=bound.norm)
-
-    def solve_from(self, z: Tensor, start: Tensor) -> Solution:
-        return self.solve(z, start=start)
 
     def inverse(self, z: Tensor) -> Tensor:
         own = self._check(z)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from invattn._errors import CertificateError
 from invattn.bijections.base import Bijection, LogDetReport
-from invattn.bijections.reshape import trivial_solution
+from invattn.bijections.closed_form import trivial_solution
 from invattn.lipschitz import BiLipschitz, isometry
 from invattn.norms import conversion, count_tokens
 from invattn.solvers import Solution, Status
@@ -133,7 +133,7 @@ class Split(Bijection):
         leaving, kept = self._part(z)
         return self._restore(self.rest.inverse(kept), leaving)[0]
 
-    def solve(self, z: Tensor) -> Solution:
+    def solve(self, z: Tensor, *, start: Tensor | None = None) -> Solution:
         """Invert the rest, then the prior at the recovered y; an error bound exists without a prior only."""
         leaving, kept = self._part(z.detach())
         solution = self.rest.solve(kept)

@@ -12,7 +12,7 @@ from invattn._conditions import Condition, bind
 from invattn._errors import CertificateError
 from invattn.functional import Choice
 from invattn.lipschitz import LipschitzBound
-from invattn.logdet import Linearisable, Transpose, linearised_by_graph
+from invattn.logdet._linearised import Linearisable, Transpose, linearised_by_graph
 
 
 class Branch(nn.Module, Linearisable, ABC):

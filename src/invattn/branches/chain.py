@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from invattn._conditions import Condition, Conditional
 from invattn.functional._transforms import transforms_active
 from invattn.lipschitz import Activation, Factor, held_scale
-from invattn.logdet import Transpose
+from invattn.logdet._linearised import Transpose
 
 
 def run_chain(x: Tensor, maps: Sequence[Callable[[Tensor], Tensor]], activations: Sequence[Activation]) -> Tensor:

@@ -33,7 +33,7 @@ from invattn.functional import (
     transposed_convolution,
 )
 from invattn.lipschitz import Activation, Factor, LipschitzBound, make_activation, product_bound
-from invattn.logdet import Transpose
+from invattn.logdet._linearised import Transpose
 from invattn.norms import get_norm
 
 

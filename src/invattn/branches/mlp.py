@@ -25,7 +25,7 @@ from invattn.branches.chain import (
 )
 from invattn.functional import spectral_norm
 from invattn.lipschitz import Activation, Factor, LipschitzBound, make_activation, product_bound
-from invattn.logdet import Transpose
+from invattn.logdet._linearised import Transpose
 from invattn.norms import get_norm
 
 

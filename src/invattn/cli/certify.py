@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from jsonargparse import Namespace
+from typing import TYPE_CHECKING, Annotated
 
 from invattn._errors import CertificateError
-from invattn.experiments.kit.parser import OneLineParser
+from invattn.experiments.kit.options import ModelFolder, Switch
+from invattn.experiments.kit.parser import Command
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,53 +17,53 @@ if TYPE_CHECKING:
     from invattn.hub import BlockCertificate
 
 
-def certify_parser() -> OneLineParser:
-    """Return the parser of the command's arguments."""
-    parser = OneLineParser(
-        description=(
-            "Recompute the certificate of every block of MODEL from its weights and print it. Exit status 1 if a block "
-            "has none, if its bound is 1 or more, or if anything differs from MODEL/certificate.json."
-        )
-    )
-    parser.add_argument("model", type=str, metavar="MODEL", help="a model folder: OUTPUT/model/VARIANT of a run")
-    parser.add_argument("--derivation", action="store_true", help="print how each bound came about")
-    parser.add_argument(
-        "--shape",
-        type=str,
-        default=None,
-        metavar="C,H,W",
-        help="shape of one input; prints how much the whole model stretches and shrinks distances",
-    )
-    return parser
+@dataclass(frozen=True, kw_only=True)
+class CertifyOptions:
+    """Options of ``invattn certify``.
+
+    Attributes:
+        model: A model folder: OUTPUT/model/VARIANT of a run.
+        derivation: Print how each bound came about.
+        shape: Shape of one input; prints how much the whole model stretches and shrinks distances.
+    """
+
+    model: ModelFolder
+    derivation: Switch = False
+    shape: Annotated[str | None, "C,H,W"] = None
 
 
-def execute(options: Namespace) -> None:
+def certify(options: CertifyOptions) -> None:
     """Print the table, and raise unless every block is proven and nothing differs.
-
-    Args:
-        options: The values of ``certify_parser``.
 
     Raises:
         CertificateError: If a block has no bound below 1, or the model differs from its certificate.
         DataError: If the folder is no readable model.
-        ValueError: If ``--shape`` is no shape.
     """
     from invattn.experiments.camouflage.network import NetworkConfig
     from invattn.hub import block_certificates, read_model
 
     shape = None if options.shape is None else parse_shape(options.shape)
-    folder = Path(options.model)
-    loaded = read_model(folder, families=(NetworkConfig,))
+    loaded = read_model(options.model, families=(NetworkConfig,))
     blocks = block_certificates(loaded.model)
-    print(f"{folder}: Lipschitz bounds of g in every block x + g(x), recomputed from the weights", flush=True)
+    print(f"{options.model}: Lipschitz bounds of g in every block x + g(x), recomputed from the weights", flush=True)
     print(format_table(blocks))
     if options.derivation:
         for name, block in blocks.items():
             print(f"{name}: {block.derivation}")
     if shape is not None:
         print(_constants(loaded.model, shape))
-    _raise_unless_proven(folder, blocks, loaded.problems)
+    _raise_unless_proven(options.model, blocks, loaded.problems)
     print("certified: every block is proven invertible for every input, and the model is the one that was certified.")
+
+
+COMMAND = Command(
+    name="certify",
+    summary="verify the certificate of a stored model",
+    description="Recompute the certificate of every block of MODEL from its weights and print it. Exit status 1 if a "
+    "block has none, if its bound is 1 or more, or if anything differs from MODEL/certificate.json.",
+    options=CertifyOptions,
+    run=certify,
+)
 
 
 def format_table(blocks: Mapping[str, BlockCertificate]) -> str:

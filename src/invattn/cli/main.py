@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from invattn._errors import InvAttnError
@@ -27,19 +27,6 @@ _REMEDIES = {
 }
 
 
-def fail(message: str) -> int:
-    """Print one line of error and return the exit status."""
-    sys.stderr.write(f"invattn: error: {' '.join(message.split())}\n")
-    return FAILURE
-
-
-def interrupted(message: str) -> int:
-    """Print one line after Ctrl-C and return the exit status."""
-    text = message or "interrupted: run the same command again; long work continues with --resume."
-    sys.stderr.write(f"\ninvattn: {' '.join(text.split())}\n")
-    return INTERRUPTED
-
-
 def explain_os_error(error: OSError) -> str:
     """Return what the system refused, where, and what to do."""
     place = f"{error.filename}: " if error.filename else ""
@@ -57,9 +44,7 @@ def explain_missing(error: ModuleNotFoundError) -> str | None:
 
 
 if TYPE_CHECKING:
-    from jsonargparse import Namespace
-
-    from invattn.experiments.kit.parser import OneLineParser
+    from invattn.experiments.kit.parser import Command, OneLineParser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,60 +66,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _run(arguments)
     except KeyboardInterrupt as stop:
-        return interrupted(str(stop))
+        text = str(stop) or "interrupted: run the same command again; long work continues with --resume."
+        return _end(f"\ninvattn: {' '.join(text.split())}", status=INTERRUPTED)
     except InvAttnError as error:
-        return fail(str(error))
+        return _fail(str(error))
     except OSError as error:
-        return fail(explain_os_error(error))
+        return _fail(explain_os_error(error))
     except ModuleNotFoundError as error:
         advice = explain_missing(error)
         if advice is None:
             raise
-        return fail(advice)
+        return _fail(advice)
     return 0
 
 
+def _fail(message: str) -> int:
+    return _end(f"invattn: error: {' '.join(message.split())}", status=FAILURE)
+
+
+def _end(line: str, *, status: int) -> int:
+    sys.stderr.write(f"{line}\n")
+    return status
+
+
 def _run(arguments: list[str]) -> None:
-    parser, commands = _build_parser()
+    parser, commands = build_parser()
     if not arguments:
         parser.error("no command was given; see `invattn --help`.")
     options = parser.parse_args(arguments)
-    commands[options.command](options[options.command])
+    commands[options.command].execute(options[options.command])
 
 
-def _build_parser() -> tuple[OneLineParser, dict[str, Callable[[Namespace], None]]]:
-    """Return the parser and the function of each command; imported here so that ``--version`` needs torch alone."""
+def build_parser() -> tuple[OneLineParser, dict[str, Command]]:
+    """Return the parser and the commands by name; what is imported here needs more than torch."""
     from invattn.cli import certify, report
     from invattn.experiments.camouflage import command as camouflage
     from invattn.experiments.density import command as density
-    from invattn.experiments.diagnosis import command as diagnose
-    from invattn.experiments.kit.parser import OneLineParser
-    from invattn.experiments.reconstruction import command as reconstruct
+    from invattn.experiments.diagnosis import command as diagnosis
+    from invattn.experiments.kit.parser import OneLineParser, add_commands
+    from invattn.experiments.reconstruction import command as reconstruction
 
+    modules = (reconstruction, density, camouflage, certify, diagnosis, report)
+    commands: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in modules}
     parser = OneLineParser(
         description="Attention blocks with an inverse: experiments and reports.",
         epilog="`invattn COMMAND --help` lists a command's options.",
         version=f"invattn {__version__}",
     )
-    commands = parser.add_subcommands(required=True, dest="command", metavar="COMMAND")
-    commands.add_subcommand("reconstruct", reconstruct.reconstruct_parser(), help="invert attention on real images")
-    flows = density.density_parser()
-    commands.add_subcommand("density", flows, help="train, evaluate and sample normalizing flows")
-    density.add_actions(flows)
-    detection = camouflage.camouflage_parser()
-    commands.add_subcommand("camouflage", detection, help="find camouflaged objects with each attention module")
-    camouflage.add_actions(detection)
-    commands.add_subcommand("certify", certify.certify_parser(), help="verify the certificate of a stored model")
-    commands.add_subcommand(
-        "diagnose", diagnose.diagnose_parser(), help="find what the inverse of a model loses, and why"
-    )
-    commands.add_subcommand("report", report.report_parser(), help="write the page of a finished run anew")
-    functions: dict[str, Callable[[Namespace], None]] = {
-        "reconstruct": reconstruct.execute,
-        "density": density.execute,
-        "camouflage": camouflage.execute,
-        "certify": certify.execute,
-        "diagnose": diagnose.execute,
-        "report": report.execute,
-    }
-    return parser, functions
+    add_commands(parser, list(commands.values()), dest="command")
+    return parser, commands

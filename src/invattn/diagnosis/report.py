@@ -10,9 +10,8 @@ from torch import Tensor
 
 from invattn._conditions import rows_of
 from invattn.branches import Branch
-from invattn.diagnosis.local import det_sign
+from invattn.diagnosis.jacobian import det_sign, dominant_eigenvalue, spectral_norm_estimate
 from invattn.diagnosis.second_preimage import SecondPreimages, SecondPreimageSearch, second_preimages
-from invattn.diagnosis.spectrum import dominant_eigenvalue, spectral_norm_estimate
 from invattn.diagnosis.stretch import Ascent, local_stretch
 from invattn.norms import get_norm
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from invattn.branches import Branch
-from invattn.diagnosis.local import beside, evaluating, fold_direction, move_along
+from invattn.diagnosis.jacobian import beside, evaluating, fold_direction
 from invattn.norms import euclidean_norm, get_norm
 from invattn.solvers import NewtonKrylov, Solver
 
@@ -114,7 +114,7 @@ def second_preimages(
         )
         hunt = _Hunt(branch, x, image, search.least_distance * scale, relaxation, search, norm)
         for distance in (sign * share for share in search.distances for sign in (1, -1)):
-            hunt.improve(best, start=move_along(x, fold.vector, distance * scale))
+            hunt.improve(best, start=x + beside(distance * scale, x) * fold.vector)
     return best
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invattn._errors import check_name
 from invattn.branches import Branch
-from invattn.diagnosis.local import beside, evaluating, push, unit_vectors
+from invattn.diagnosis.jacobian import beside, evaluating, push, unit_vectors
 from invattn.norms import euclidean_norm
 
 

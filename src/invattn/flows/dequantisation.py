@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from invattn.bijections import Composed, ResidualBijection
 from invattn.branches import CertifiedMLP
 from invattn.flows.flow import Flow, Shape
-from invattn.logdet import WHOLE, PowerSeries, Shard, TokenwiseExact
+from invattn.logdet import PowerSeries, Shard, TokenwiseExact
 
 _START = 1.6  # of all logit-normal distributions that with this scale is nearest to uniform: 0.02 nats
 _LIMIT = 3.0  # of log scales and of means, by tanh
@@ -59,9 +59,9 @@ class UniformDequantisation(Dequantisation):
         Theis et al. 2016, Sec. 3.1 (log p(v) >= E log p(v + u)).
     """
 
-    def __init__(self, *, shard: Shard = WHOLE) -> None:
+    def __init__(self, *, shard: Shard | None = None) -> None:
         super().__init__()
-        self.shard = shard
+        self.shard = Shard() if shard is None else shard
 
     def draw(self, values: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         return _noise(torch.rand, values, self.shard, generator), values.new_zeros(values.shape[0])
@@ -98,10 +98,10 @@ class VariationalDequantisation(Dequantisation):
         features: int = 16,
         blocks: int = 1,
         lipschitz: float = 0.9,
-        shard: Shard = WHOLE,
+        shard: Shard | None = None,
     ) -> None:
         super().__init__()
-        self.shard = shard
+        self.shard = Shard() if shard is None else shard
         if len(image_shape) != 3 or min(image_shape) < 1:
             raise ValueError(f"image_shape must be (C, H, W), all at least 1; got {tuple(image_shape)}.")
         if levels < 2 or min(hidden_channels, features) < 1 or blocks < 0:
@@ -118,7 +118,7 @@ class VariationalDequantisation(Dequantisation):
             nn.SiLU(),
             nn.Conv2d(hidden_channels, features, 1),
         )
-        estimator = TokenwiseExact() if channels <= _EXACT_CHANNELS else PowerSeries(shard=shard)
+        estimator = TokenwiseExact() if channels <= _EXACT_CHANNELS else PowerSeries(shard=self.shard)
         self.residual = Composed(
             ResidualBijection(
                 CertifiedMLP(

@@ -11,7 +11,7 @@ from torch import nn
 
 from invattn import recipes, solvers
 from invattn._errors import DataError, check_name
-from invattn.bijections import Bijection, Composed, Squeeze
+from invattn.bijections import Bijection, Block, Composed, Squeeze
 from invattn.recipes import Recipe, invertible_attention
 from invattn.solvers import Solver
 
@@ -149,6 +149,6 @@ class ModelConfig(StoredConfig):
         block = invertible_attention(**options)
         return block if self.squeeze == 1 else Composed([Squeeze(self.squeeze), block])
 
-    def block_of(self, model: Bijection) -> Bijection:
+    def block_of(self, model: Bijection) -> Block:
         """Return the attention block of a model that ``build`` made."""
-        return model if self.squeeze == 1 else cast(Bijection, cast(Composed, model).bijections[-1])
+        return cast(Block, model if self.squeeze == 1 else cast(Composed, model).bijections[-1])

@@ -19,7 +19,7 @@ from invattn.flows import (
     VectorArchitecture,
 )
 from invattn.hub.config import StoredConfig
-from invattn.logdet import WHOLE, LogDetEstimator, PowerSeries, RussianRoulette
+from invattn.logdet import LogDetEstimator, PowerSeries, RussianRoulette, Shard
 from invattn.solvers import Solver
 
 
@@ -118,7 +118,7 @@ class ImageFlowConfig(ImageArchitecture, FlowConfig):
         if self.dequantisation == "variational":
             # No link of the chain, but part of the model: saved, loaded and trained with it.
             estimator = self.log_det_estimator
-            shard = estimator.shard if isinstance(estimator, PowerSeries | RussianRoulette) else WHOLE
+            shard = estimator.shard if isinstance(estimator, PowerSeries | RussianRoulette) else Shard()
             learned = VariationalDequantisation(self.image_shape, levels=self.grey_levels, shard=shard)
             chain.add_module("dequantisation", learned)
         return chain

@@ -12,76 +12,6 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Shard:
-    """One of several equal, consecutive parts of a batch.
-
-    Random numbers that belong to samples are drawn for the whole batch, and each process keeps those of its own
-    samples: where all start from the same generator state, a sample gets the same numbers however many processes share
-    the batch, and every process leaves its generator in the same state.
-
-    Attributes:
-        part: Which part, 0 .. ``parts`` - 1.
-        parts: How many.
-
-    Raises:
-        ValueError: If ``part`` is not one of them.
-    """
-
-    part: int = 0
-    parts: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.part < self.parts:
-            raise ValueError(f"part must be between 0 and parts - 1 = {self.parts - 1}; got {self.part}.")
-
-    def draw(self, shape: tuple[int, ...], draw: Callable[[tuple[int, ...]], Tensor]) -> Tensor:
-        """Return the rows of this part.
-
-        Args:
-            shape: Of this part, samples first: (B, ...).
-            draw: Returns random numbers of a shape; asked for those of the whole batch, (``parts`` B, ...).
-        """
-        size = shape[0]
-        return draw((self.parts * size, *shape[1:]))[self.part * size : (self.part + 1) * size]
-
-
-WHOLE = Shard()
-"""The part of a process that has every sample."""
-
-
-Transpose = Callable[[Tensor], Tensor]
-"""From v to J^T v, both with the shape of x: values only, without a graph."""
-
-
-class Linearisable(ABC):
-    """A map that knows how to apply the transpose of its derivative many times at one point."""
-
-    @abstractmethod
-    def linearised(self, x: Tensor) -> tuple[Tensor, Transpose]:
-        """Return g(x) with its graph, and v -> J^T v, for which what does not depend on v is computed once.
-
-        Args:
-            x: A point with shape (B, ...) that requires a gradient.
-        """
-
-
-def linearised(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Transpose]:
-    """Return g(x) and v -> J^T v of any map; see :meth:`Linearisable.linearised`."""
-    known: object = function
-    return known.linearised(x) if isinstance(known, Linearisable) else linearised_by_graph(function, x)
-
-
-def linearised_by_graph(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Transpose]:
-    """Return g(x) and v -> J^T v, which walks through the graph of g(x) at every call."""
-    image = function(x)
-
-    def transpose(vector: Tensor) -> Tensor:
-        return torch.autograd.grad(image, x, vector, retain_graph=True)[0]
-
-    return image, transpose
-
-
-@dataclass(frozen=True)
 class LogDetEstimate:
     """log|det(I + J_g(x))| of every sample, and how far it may be from the truth.
 
@@ -143,11 +73,3 @@ class LogDetEstimator(ABC):
         """Return g(x) and log|det(I + J_g(x))|; see :meth:`estimate`."""
         found = self.estimate(branch, x)
         return found.image, found.value
-
-
-def standard_error(draws: list[Tensor]) -> Tensor | None:
-    """Return the standard error of the mean of draws, each with shape (B,); None for fewer than two."""
-    if len(draws) < 2:
-        return None
-    error: Tensor = torch.stack([draw.detach() for draw in draws]).std(dim=0) / len(draws) ** 0.5
-    return error

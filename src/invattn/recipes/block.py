@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from invattn._errors import check_name
-from invattn.bijections import Bijection, ImageLayout, ResidualBijection
+from invattn.bijections import Bijection, Block, ImageLayout, ResidualBijection
+from invattn.bijections.base import as_block
 from invattn.logdet import LogDetEstimator
 from invattn.recipes.authors_weights import translate_on_load
 from invattn.recipes.base import KINDS, BlockShape, Recipe
@@ -37,7 +38,7 @@ def invertible_attention(
     causal: bool = False,
     context_channels: int | None = None,
     backend: str | None = None,
-) -> Bijection:
+) -> Block:
     """Make an attention block x + g(x) that can be run backwards.
 
     Args:
@@ -62,7 +63,7 @@ def invertible_attention(
             (``block.explain(x)`` says which and why).
 
     Returns:
-        A bijection; see :class:`invattn.bijections.Bijection`.
+        A bijection; see :class:`invattn.bijections.Block`.
 
     Raises:
         ValueError: If a name is unknown (the nearest is suggested) or a number out of range.
@@ -135,4 +136,4 @@ def attention_map(block: Bijection, x: Tensor) -> Tensor:
         ValueError: If the block has no attention, or x another shape.
     """
     tokens = x.flatten(2).transpose(1, 2) if x.dim() == 4 else x
-    return block.branch.attention_weights(tokens)
+    return as_block(block).branch.attention_weights(tokens)

@@ -60,8 +60,8 @@ def test_a_row_holds_every_seed_their_mean_and_the_worst_of_the_rest(density_set
 
 
 def test_every_group_is_a_valid_command(density_sets: ModuleType, tmp_path: Path) -> None:
-    from invattn.experiments.density.command import train_parser
+    from invattn.experiments.density.command import TRAIN
 
     for group in density_sets.GROUPS:
-        options = train_parser().parse_args([*group.options, "--output", str(tmp_path)])
+        options = TRAIN.parser().parse_args([*group.options, "--output", str(tmp_path)])
         assert options.data == "sets"

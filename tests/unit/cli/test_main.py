@@ -12,10 +12,10 @@ from invattn.cli.main import main
 def raise_from_report(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
     """Run ``invattn report x`` whose work raises ``error``."""
 
-    def fail(options: object) -> None:
+    def fail(folder: object) -> None:
         raise error
 
-    monkeypatch.setattr("invattn.cli.report.execute", fail)
+    monkeypatch.setattr("invattn.experiments.merged.page.write_report", fail)
     return main(["report", "x"])
 
 

@@ -46,4 +46,4 @@ def test_a_start_must_be_like_the_target() -> None:
 def test_a_closed_form_has_no_use_for_a_start() -> None:
     z = torch.randn(1, 4, 2, 2)
     squeeze = Squeeze(2)
-    assert torch.equal(squeeze.solve_from(z, torch.zeros(1, 1, 4, 4)).value, squeeze.solve(z).value)
+    assert torch.equal(squeeze.solve(z, start=torch.zeros(1, 1, 4, 4)).value, squeeze.solve(z).value)

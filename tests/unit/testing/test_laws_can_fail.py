@@ -408,7 +408,7 @@ class Broken(Bijection):
             return z + 1e-13 * torch.rand_like(z)
         return z.float() if self.bug == "single precision" else z
 
-    def solve(self, z: Tensor) -> Solution:
+    def solve(self, z: Tensor, *, start: Tensor | None = None) -> Solution:
         solution = self.block.solve(z)
         if self.bug == "bound":
             return replace(solution, error_bound=0 * solution.residual)

@@ -5,15 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from invattn import ATTENTION_KINDS, RECIPES
-from invattn._errors import check_name
-from invattn.experiments.kit.training.optimisation import PRECISIONS
+from invattn.experiments.kit.options import (
+    Count,
+    InvalidValue,
+    Mark,
+    OutputOptions,
+    Positive,
+    Reader,
+    Share,
+    Switch,
+    Whole,
+    check_options,
+    command_line,
+    name_or_folder,
+    number_between,
+    number_from,
+    one_of,
+    settings_of,
+    some_of,
+    split_names,
+    whole_number,
+)
+from invattn.experiments.kit.training.optimisation import CheckpointMinutes, SharedTraining
 
-if TYPE_CHECKING:  # both need libraries that take seconds to import
+if TYPE_CHECKING:  # needs a library that takes seconds to import
     from invattn.experiments.camouflage.network import NetworkConfig
-    from invattn.experiments.kit.training.machines import Machines
 
 SYNTHETIC = "synthetic"
 NO_ATTENTION = "none"
@@ -40,101 +59,89 @@ QUICK: Mapping[str, Any] = {
 }
 """What ``--quick`` changes, where nothing else is given."""
 
-_NO_INFLUENCE = ("output", "resume", "checkpoint_minutes", "preview", "quick")
-_OTHER_CELLS = ("attention", "recipe", "repeats", "devices", "nodes", "accelerator", "workers")
 _LARGEST_LR = 1e6
 
 
+def _test_set(value: object) -> object:
+    """Parse NAME=DIR; a mapping with one entry, as a YAML file may hold, is valid too, and a list of them.
+
+    The parser of commands checks the gathered list once more.
+    """
+    if isinstance(value, list):
+        return [_test_set(part) for part in value]
+    if isinstance(value, Mapping) and len(value) == 1:
+        name, folder = next(iter(value.items()))
+    elif isinstance(value, tuple) and len(value) == 2:
+        name, folder = value
+    else:
+        name, _, folder = str(value).partition("=")
+    if not str(name).strip() or not str(folder).strip():
+        raise InvalidValue(f"expected NAME=DIR, such as CAMO=TestDataset/CAMO; got {value!r}.")
+    return str(name).strip(), Path(str(folder).strip())
+
+
 @dataclass(frozen=True, kw_only=True)
-class CamouflageConfig:
+class CamouflageConfig(SharedTraining, OutputOptions):
     """Options of ``invattn camouflage train``; the defaults are the paper's, where it names them.
 
     Attributes:
-        output: Folder for the results.
-        data: ``synthetic``, or a folder with ``Imgs`` and ``GT`` to train on.
-        test: Test sets, name and folder of each; synthetic data have one of their own.
-        attention: Kinds, separated by commas; ``none`` is the paper's Base row; ``all``.
-        recipe: Recipes, separated by commas; ``all`` is unconstrained, paper and certified.
+        quick: A small network at 96 pixels: minutes on two cores.
+        data: synthetic, or a folder with Imgs and GT to train on.
+        test: A test set, a folder with Imgs and GT; may be repeated; CAMO, CHAMELEON, COD10K, NC4K are the paper's
+            columns; synthetic data have one of their own.
+        attention: Kinds of attention, or all; none is the paper's Base.
+        recipe: Recipes of the attention; all is unconstrained, paper, certified.
         image_size: Side in pixels to which images are resized.
-        backbone: ``resnet50`` or ``small``.
-        backbone_weights: ``hub``, ``none``, or a folder with a ResNet of the transformers library.
+        backbone: What finds features.
+        backbone_weights: Pretrained on ImageNet, from the hub or a folder with a ResNet of the transformers library.
         epochs: Passes over the training images.
         batch_size: Images in a batch.
         lr: Learning rate of Adam at the start.
-        lr_decay: Its factor from epoch to epoch, reached by equal factors at every step; 1 keeps it. The paper names no
-            schedule.
-        vary: Whether training images are turned, mirrored and recoloured at random; the paper names no such thing.
-        pretrain_epochs: Passes over the training images that train the backbone under a light head, before and once for
-            all rows and repeats; 0 leaves that out, as the paper does, whose backbone knows ImageNet.
-        lipschitz: c, the bound of certified attention, coefficient of the constrained maps of other recipes.
-        difficulty: Of synthetic pairs, 0..1.
-        train_size: Training images; None: all of a folder, 1,000 synthetic ones.
-        test_size: Images of each test set; None: all of a folder, 200 synthetic ones.
-        repeats: Trainings of each row with seeds ``seed``, ``seed + 1``, ...
-        seed: Decides everything that is random.
-        precision: fp32, or bf16 for products of matrices in bfloat16 during training.
-        accelerator: cpu, gpu, or auto.
-        devices: Processes, or GPUs, of each machine that share every batch.
-        nodes: Machines.
-        workers: Rows that are trained at the same time, each in a process with its part of the threads.
-        checkpoint_minutes: Time between saves of an unfinished training.
-        preview: Whether a map is drawn after each epoch for TensorBoard.
-        resume: Continue an interrupted training.
+        lr_decay: Its factor from epoch to epoch, reached by equal factors at every step; the paper names none.
+        vary: Turn, mirror and recolour training images at random; the paper names no such thing.
+        pretrain_epochs: Passes that train the backbone alone, under a light head, once for all rows; none in the
+            paper, whose backbone knows ImageNet.
+        lipschitz: Bound of certified attention, coefficient of the others.
+        difficulty: Synthetic: from 0, plain to see, to 1, hidden.
+        train_size: Training images (default: all of a folder, 1,000 synthetic ones).
+        test_size: Images of each test set (default: all of a folder, 200 synthetic ones).
+        workers: Rows trained at the same time, each in a process of its own.
+        preview: Draw maps after every epoch in OUTPUT/tensorboard.
 
     Raises:
         ValueError: If a name is unknown or a number out of range.
     """
 
-    output: Path
-    data: str = SYNTHETIC
-    test: tuple[tuple[str, Path], ...] = ()
-    attention: str = "all"
-    recipe: str = "all"
-    image_size: int = 352
-    backbone: str = "resnet50"
-    backbone_weights: str = "hub"
-    epochs: int = 30
-    batch_size: int = 6
-    lr: float = 2.5e-5
-    lr_decay: float = 1.0
+    quick: Annotated[Switch, Mark.UNSTORED] = False
+    data: Annotated[str, name_or_folder((SYNTHETIC,), what="data set, or folder,")] = SYNTHETIC
+    test: Annotated[tuple[tuple[str, Path], ...], Reader(_test_set, "NAME=DIR"), Mark.REPEATED] = ()
+    attention: Annotated[str, some_of(KINDS, what="attention"), "KIND,...", Mark.NOT_OF_A_CELL] = "all"
+    recipe: Annotated[str, some_of(RECIPES, what="recipe"), "RECIPE,...", Mark.NOT_OF_A_CELL] = "all"
+    image_size: Annotated[int, whole_number(33)] = 352
+    backbone: Annotated[str, one_of(BACKBONES, what="backbone")] = "resnet50"
+    backbone_weights: Annotated[str, "hub|none|DIR"] = "hub"
+    epochs: Count = 30
+    batch_size: Count = 6
+    lr: Annotated[Positive, "RATE"] = 2.5e-5
+    lr_decay: Annotated[float, number_between(0.0, 1.0, closed=True), "F"] = 1.0
     vary: bool = False
-    pretrain_epochs: int = 0
-    lipschitz: float = 0.9
-    difficulty: float = 0.5
-    train_size: int | None = None
-    test_size: int | None = None
-    repeats: int = 1
-    seed: int = 0
-    precision: str = "fp32"
-    accelerator: str = "auto"
-    devices: int = 1
-    nodes: int = 1
-    workers: int = 1
-    checkpoint_minutes: float = 2.0
-    preview: bool = True
-    resume: bool = False
+    pretrain_epochs: Whole = 0
+    lipschitz: Annotated[Share, "C"] = 0.9
+    difficulty: Annotated[float, number_from(0.0, 1.0, closed=True), "D"] = 0.5
+    train_size: Count | None = None
+    test_size: Count | None = None
+    workers: Annotated[Count, Mark.NOT_OF_A_CELL] = 1
+    checkpoint_minutes: CheckpointMinutes = 2.0
+    preview: Annotated[bool, Mark.UNSTORED] = True
 
     def __post_init__(self) -> None:
-        check_name(self.backbone, BACKBONES, what="backbone")
-        check_name(self.precision, PRECISIONS, what="precision")
-        for name in ("epochs", "batch_size", "repeats", "workers", "train_size", "test_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1; got {value}.")
-        if self.image_size < 33:
-            raise ValueError(
-                f"image_size must be at least 33, so that the coarsest level has 2 x 2 places; got {self.image_size}."
-            )
-        if not 0 < self.lr <= _LARGEST_LR or not 0 < self.lr_decay <= 1 or not 0 < self.lipschitz < 1:
-            raise ValueError("lr must be positive, lr_decay above 0 and at most 1, lipschitz strictly between 0 and 1.")
-        if self.pretrain_epochs < 0:
-            raise ValueError(f"pretrain_epochs must be at least 0; got {self.pretrain_epochs}.")
+        check_options(self)
+        if self.lr > _LARGEST_LR:
+            raise ValueError(f"lr must be at most {_LARGEST_LR:g}; got {self.lr}.")
         if self.workers > 1 and self.devices * self.nodes > 1:
             raise ValueError("workers train different rows and devices share one: give --workers 1, or --devices 1.")
         if self.pretrain_epochs and self.nodes > 1:
             raise ValueError("pretrain_epochs is for one machine: train there first, or give --pretrain-epochs 0.")
-        if not 0 <= self.difficulty <= 1 or not self.checkpoint_minutes > 0:
-            raise ValueError("difficulty must lie between 0 and 1, and checkpoint_minutes be positive.")
         names = [name for name, _ in self.test]
         if len(set(names)) < len(names):
             raise ValueError(f"two test sets have one name ({', '.join(names)}): give each its own.")
@@ -144,8 +151,8 @@ class CamouflageConfig:
 
     def variants(self) -> tuple[tuple[str, str], ...]:
         """Return (attention, recipe) of every row of the table, each once."""
-        kinds = _names(self.attention, KINDS, everything=KINDS, what="attention")
-        recipes = _names(self.recipe, RECIPES, everything=TABLE_RECIPES, what="recipe")
+        kinds = split_names(self.attention, KINDS, everything=KINDS, what="attention")
+        recipes = split_names(self.recipe, RECIPES, everything=TABLE_RECIPES, what="recipe")
         pairs = [(kind, NO_ATTENTION if kind == NO_ATTENTION else form) for kind in kinds for form in recipes]
         return tuple(dict.fromkeys(pairs))
 
@@ -166,51 +173,31 @@ class CamouflageConfig:
         """Return the threads of torch in each process."""
         return max(1, available // self.workers)
 
-    def machines(self) -> Machines:
-        """Return what training runs on."""
-        from invattn.experiments.kit.training.machines import Machines
-
-        return Machines(devices=self.devices, nodes=self.nodes, accelerator=self.accelerator)
-
-    def settings(self) -> dict[str, Any]:
+    def settings(self, *, of_a_cell: bool = False) -> dict[str, Any]:
         """Return every option that may change the numbers, as run; of folders, the names only."""
-        plain = {name: value for name, value in vars(self).items() if name not in _NO_INFLUENCE}
         weights = self.backbone_weights if self.backbone_weights in ("hub", "none") else "PATH"
         data = self.data if self.data == SYNTHETIC else Path(self.data).name
-        return plain | {"data": data, "backbone_weights": weights, "test": [name for name, _ in self.test]}
+        names = {"data": data, "backbone_weights": weights, "test": [name for name, _ in self.test]}
+        return settings_of(self, of_a_cell=of_a_cell) | names
 
     def cell_settings(self) -> dict[str, Any]:
         """Return the settings that every row depends on."""
-        return {name: value for name, value in self.settings().items() if name not in _OTHER_CELLS}
+        return self.settings(of_a_cell=True)
 
     def command(self) -> str:
         """Return a command line that repeats the run, with placeholders for the folders of this machine."""
-        words = ["invattn camouflage train"]
-        for name, value in self.settings().items():
-            if name == "test":
-                words += [f"--test {test}=DIR" for test in value]
-            elif value is not None:
-                shown = "DIR" if name == "data" and value != SYNTHETIC else value
-                words.append(f"--{name.replace('_', '-')} {shown}")
-        return " ".join([*words, "--output OUT"])
+        tests = "".join(f" --test {name}=DIR" for name, _ in self.test)
+        data = SYNTHETIC if self.data == SYNTHETIC else "DIR"
+        return command_line(f"camouflage train{tests}", self.settings() | {"data": data, "test": None})
 
 
 def camouflage_config(given: Mapping[str, Any]) -> CamouflageConfig:
     """Return the options of a run: those given, for the others those of ``quick`` where it is asked for.
 
     Args:
-        given: Option name -> value, ``output`` at least; ``quick`` too.
+        given: Option name -> value, ``output`` at least.
 
     Raises:
         ValueError: If a name is unknown or a number out of range.
     """
-    own = {name: value for name, value in given.items() if name != "quick"}
-    return CamouflageConfig(**{**(QUICK if given.get("quick") else {}), **own})
-
-
-def _names(text: str, known: tuple[str, ...], *, everything: tuple[str, ...], what: str) -> tuple[str, ...]:
-    names: list[str] = []
-    for part in text.split(","):
-        name = check_name(part.strip(), (*known, "all"), what=what)
-        names.extend(everything if name == "all" else [name])
-    return tuple(dict.fromkeys(names))
+    return CamouflageConfig(**{**(QUICK if given.get("quick") else {}), **given})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 
 import torch
@@ -12,10 +13,16 @@ from torch import Tensor
 from invattn._errors import DataError
 from invattn.experiments.camouflage.config import SYNTHETIC, CamouflageConfig
 from invattn.experiments.camouflage.pairs import TEST_COUNTS, TRAINING_COUNT, MaskedImages, MaskFolder, count_note
-from invattn.experiments.camouflage.synthetic import LARGEST_SIDE, SyntheticCamouflage, vary_pairs
+from invattn.experiments.camouflage.synthetic import LARGEST_SIDE, SyntheticCamouflage
+from invattn.experiments.kit.data.dequantise import counter_uniform
 from invattn.experiments.kit.data.pixels import resize
 
 SYNTHETIC_TRAIN, SYNTHETIC_TEST = 1000, 200
+
+_CHANNEL_ORDERS = tuple(permutations(range(3)))
+
+_MOST_COLOUR = 1.3
+"""The colour that stays is uniform up to this, cut at 1: about a quarter of the images keep all of it."""
 
 KEPT_BYTES = 2**30
 """Resized training images are kept in memory up to so much; further ones are read anew in every epoch."""
@@ -41,11 +48,7 @@ class CamouflageData:
 
 
 def open_camouflage_data(config: CamouflageConfig) -> CamouflageData:
-    """Return the data of a run.
-
-    Raises:
-        DataError: If they cannot be used; one line that says what to do.
-    """
+    """Return the data of a run; DataError if they cannot be used."""
     notes: list[str | None] = []
     if config.data == SYNTHETIC:
         train: MaskedImages = _synthetic("train", config, config.train_size or SYNTHETIC_TRAIN)
@@ -102,3 +105,23 @@ class TrainingPairs:
         if len(self._kept) < self._most:
             self._kept[number] = square
         return square
+
+
+def vary_pairs(pairs: Tensor, *, seed: int, step: int, index: Tensor) -> Tensor:
+    """Turn each square, shape (4, S, S), mirror it, exchange its colour channels and take away part of its colour.
+
+    The mask turns with its image. What happens to one is a function of seed, step (the pass over the data) and index
+    (the number of the sample in its data set, int64, shape (B,)), and of nothing else.
+    """
+    drawn = counter_uniform(index, seed=seed, step=step, count=4, bits=32).tolist()
+    return torch.stack([_varied(pair, *numbers) for pair, numbers in zip(pairs, drawn, strict=True)])
+
+
+def _varied(pair: Tensor, turn: float, mirror: float, order: float, colour: float) -> Tensor:
+    """Return one pair, shape (4, S, S), changed as four numbers in [0, 1) say."""
+    pair = torch.rot90(pair, int(4 * turn), (1, 2))
+    if mirror < 0.5:
+        pair = pair.flip(-1)
+    image = pair[list(_CHANNEL_ORDERS[int(len(_CHANNEL_ORDERS) * order)])]
+    image = torch.lerp(image.mean(dim=0, keepdim=True).expand_as(image), image, min(1.0, _MOST_COLOUR * colour))
+    return torch.cat([image, pair[3:]])

@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from invattn._errors import DataError
@@ -18,6 +19,7 @@ from invattn.experiments.camouflage.record import MapMetrics
 from invattn.experiments.camouflage.scores import MapMeasures
 from invattn.experiments.kit.data.folder import list_images
 from invattn.experiments.kit.data.pixels import read_picture
+from invattn.experiments.kit.page.pictures import sheet
 from invattn.experiments.kit.progress import Progress
 from invattn.experiments.kit.record import SCHEMA_VERSION
 from invattn.experiments.kit.run import check_output, make_folder
@@ -25,7 +27,7 @@ from invattn.experiments.kit.run import check_output, make_folder
 SHOWN = 8
 """Pairs of a set that are shown, the first ones."""
 
-HEIGHT, GAP = 128, 4  # pixels
+HEIGHT = 128  # pixels
 
 
 def map_sheet(pairs: Sequence[Match], pictures: Mapping[str, Path] | None) -> bytes:
@@ -39,16 +41,8 @@ def map_sheet(pairs: Sequence[Match], pictures: Mapping[str, Path] | None) -> by
         DataError: If a file cannot be read.
     """
     columns = [_column(stem, prediction, mask, pictures) for stem, prediction, mask in pairs[:SHOWN]]
-    width = sum(column[0].width + GAP for column in columns) - GAP
-    sheet = Image.new("RGB", (width, len(columns[0]) * (HEIGHT + GAP) - GAP), "white")
-    left = 0
-    for column in columns:
-        for row, part in enumerate(column):
-            sheet.paste(part, (left, row * (HEIGHT + GAP)))
-        left += column[0].width + GAP
-    stream = io.BytesIO()
-    sheet.save(stream, format="PNG")
-    return stream.getvalue()
+    rows = [np.asarray(part) for row in zip(*columns, strict=True) for part in row]
+    return sheet(rows, columns=len(columns))
 
 
 def _column(stem: str, prediction: Path, mask: Path, pictures: Mapping[str, Path] | None) -> list[Image.Image]:

@@ -148,10 +148,6 @@ def _attention(config: NetworkConfig) -> nn.Module:
 class DilatedReduction(_Map):
     """The sum of four dilated 3 x 3 convolutions, from any number of channels to a few; height and width stay.
 
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the result.
-
     References:
         Zha et al. 2021, Fig. 8; Chen et al. 2017, "DeepLab" (dilated convolutions whose results are added).
     """
@@ -177,20 +173,14 @@ class DilatedReduction(_Map):
 class ResidualChannelAttention(_Map):
     """x + gate(h) h with h = conv(relu(conv(x))), the gate one number in 0..1 for each channel of the image.
 
-    Args:
-        channels: C, at least 16.
-
     References:
         Zhang et al. 2018, "Image super-resolution using very deep residual channel attention networks".
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, kernel_size=3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, kernel_size=3, padding=1),
-        )
+        first, second = (nn.Conv2d(channels, channels, kernel_size=3, padding=1) for _ in range(2))
+        self.body = nn.Sequential(first, nn.ReLU(), second)
         hidden = max(1, channels // REDUCTION)
         self.gate = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
@@ -210,10 +200,8 @@ class ResidualChannelAttention(_Map):
 class LightHead(_Map):
     """Maps images to logits: the sum of all levels at the finest one, then two small convolutions.
 
-    A step costs about a fifth of one with the decoder, so that the backbone sees more images in the same time.
-
-    Args:
-        backbone: Is trained with the head.
+    A step, which trains the backbone too, costs about a fifth of one with the decoder: the backbone sees more images in
+    the same time.
     """
 
     def __init__(self, backbone: ResNetLevels) -> None:
@@ -241,10 +229,7 @@ def _resized(x: Tensor, *, like: Tensor) -> Tensor:
 
 
 def load_network(folder: Path | str) -> tuple[CamouflageNetwork, NetworkConfig]:
-    """Rebuild a network that finds camouflaged objects from its folder, as :func:`load_model` does for a block.
-
-    Returns:
-        The network in eval mode, and what it was built from.
+    """Rebuild a network in eval mode, and what it was built from, from its folder, as :func:`load_model` a block.
 
     Raises:
         DataError: As ``load_model``, and if the folder holds another model.

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from invattn._errors import DataError
 from invattn.experiments.kit.data.folder import list_images
-from invattn.experiments.kit.data.pixels import read_picture
+from invattn.experiments.kit.data.pixels import read_picture, to_image
 
 _NAMED = 3
 
@@ -30,10 +31,7 @@ class Match(NamedTuple):
 def match_stems(first: Path, second: Path, *, what: tuple[str, str]) -> list[Match]:
     """Pair every image file of a folder with the one of another folder that has its stem, sorted by stem.
 
-    Args:
-        first: A folder of image files.
-        second: Another one.
-        what: What the files of each are, for messages, such as ``("image", "mask")``.
+    Messages call the files of each as ``what`` does, such as ``("image", "mask")``.
 
     Raises:
         DataError: If a folder cannot be read, two of its files have one stem, or a file has no partner.
@@ -43,9 +41,10 @@ def match_stems(first: Path, second: Path, *, what: tuple[str, str]) -> list[Mat
         alone = sorted(have.keys() - want.keys())
         if alone:
             count = f"{len(alone)} {names[0]}{'' if len(alone) == 1 else 's'}"
+            more = f" and {len(alone) - _NAMED} more" if len(alone) > _NAMED else ""
             raise DataError(
-                f"{folder} has no {names[1]} for {count} ({_some(alone)}): files belong together by their name without "
-                "the ending; add the missing ones, or move the others out."
+                f"{folder} has no {names[1]} for {count} ({', '.join(alone[:_NAMED])}{more}): files belong together by "
+                "their name without the ending; add the missing ones, or move the others out."
             )
     return [Match(stem, one[stem], other[stem]) for stem in sorted(one)]
 
@@ -62,26 +61,16 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
-
-
 LARGEST_LABEL = 1
 """A mask whose values reach no further holds labels, not grey levels."""
 
 
 def read_grey(path: Path) -> Tensor:
-    """Read an image of any mode as grey, uint8 with shape (H, W).
+    """Read an image of any mode as grey, uint8 with shape (H, W); DataError if it cannot be decoded.
 
     Colour becomes luma, 0.299 R + 0.587 G + 0.114 B, as Pillow computes it; grey stays as it is.
-
-    Raises:
-        DataError: If it cannot be decoded; one line that names the file.
     """
-    pixels = read_picture(path).pixels
-    image = Image.fromarray(pixels.permute(1, 2, 0).numpy()).convert("L")
-    return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(image.height, image.width)
+    return torch.from_numpy(np.array(to_image(read_picture(path).pixels).convert("L")))
 
 
 def read_mask(path: Path) -> Tensor:
@@ -99,11 +88,7 @@ def read_mask(path: Path) -> Tensor:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return height and width, as shown, without decoding the pixels.
-
-    Raises:
-        DataError: If it is not an image that can be read.
-    """
+    """Return height and width, as shown, without decoding the pixels; DataError if it is no image that can be read."""
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -137,11 +122,7 @@ class MaskedImages(ABC):
 
     @abstractmethod
     def pair(self, number: int) -> tuple[Tensor, Tensor]:
-        """Return an image, uint8 (3, H, W), and its mask, uint8 (H, W), where above 128 is the object.
-
-        Raises:
-            DataError: If a file cannot be decoded.
-        """
+        """Return an image, uint8 (3, H, W), and its mask, uint8 (H, W), where above 128 is the object."""
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -6,7 +6,6 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from functools import cache
-from itertools import permutations
 
 import torch
 from torch import Tensor
@@ -15,37 +14,6 @@ from torch.nn import functional as F
 from invattn.experiments.camouflage.pairs import MaskedImages
 from invattn.experiments.kit.data.dequantise import counter_uniform
 from invattn.experiments.kit.data.photos import read_shipped
-
-_CHANNEL_ORDERS = tuple(permutations(range(3)))
-
-_MOST_COLOUR = 1.3
-"""The colour that stays is uniform up to this, cut at 1: about a quarter of the images keep all of it."""
-
-
-def vary_pairs(pairs: Tensor, *, seed: int, step: int, index: Tensor) -> Tensor:
-    """Turn each square by quarters, mirror it, exchange its colour channels and take away part of its colour.
-
-    What happens to one is a function of (seed, step, sample index) and of nothing else. The mask turns with its image.
-
-    Args:
-        pairs: Red, green, blue and the mask, shape (B, 4, S, S).
-        seed: Of the stream.
-        step: Which pass over the data this is.
-        index: int64, shape (B,), number of each sample within its data set.
-    """
-    drawn = counter_uniform(index, seed=seed, step=step, count=4, bits=_BITS).tolist()
-    return torch.stack([_varied(pair, *numbers) for pair, numbers in zip(pairs, drawn, strict=True)])
-
-
-def _varied(pair: Tensor, turn: float, mirror: float, order: float, colour: float) -> Tensor:
-    """Return one pair, shape (4, S, S), changed as four numbers in [0, 1) say."""
-    pair = torch.rot90(pair, int(4 * turn), (1, 2))
-    if mirror < 0.5:
-        pair = pair.flip(-1)
-    image = pair[list(_CHANNEL_ORDERS[int(len(_CHANNEL_ORDERS) * order)])]
-    image = torch.lerp(image.mean(dim=0, keepdim=True).expand_as(image), image, min(1.0, _MOST_COLOUR * colour))
-    return torch.cat([image, pair[3:]])
-
 
 SOURCES: Mapping[str, tuple[str, ...]] = {
     "train": (
@@ -125,16 +93,13 @@ class SyntheticCamouflage(MaskedImages):
 
 
 def blend(source: Tensor, uniform: Iterator[float], *, side: int, difficulty: float) -> tuple[Tensor, Tensor]:
-    """Make one pair out of a picture.
+    """Make an image, uint8 (3, side, side), and its mask, uint8 (side, side), 0 or 255, out of a picture.
 
     Args:
-        source: Float, shape (3, H, W), 0 to 1.
+        source: The picture, float, shape (3, H, W), 0 to 1.
         uniform: Yields numbers in [0, 1), at least 24 and two for each wave of the outline.
         side: Height and width of the result.
         difficulty: From 0 to 1.
-
-    Returns:
-        The image, uint8 (3, side, side), and the mask, uint8 (side, side), 0 or 255.
     """
     difference = 1.0 - difficulty
     zoom = _between(uniform, 0.8, 1.4)
@@ -192,11 +157,7 @@ def _depth(uniform: Iterator[float], *, side: int) -> Tensor:
 
 @cache
 def read_source(file: str) -> Tensor:
-    """Read a shipped picture as float with shape (3, H, W), 0 to 1, its short side at least 512.
-
-    Raises:
-        DataError: If the library that ships it is not installed, or does not ship it.
-    """
+    """Read a shipped picture as float with shape (3, H, W), 0 to 1, its short side at least 512."""
     pixels = read_shipped(
         file,
         data="synthetic",

@@ -7,11 +7,11 @@ import gc
 import re
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors import SafetensorError
@@ -30,11 +30,10 @@ from invattn.experiments.camouflage.network import CamouflageNetwork, LightHead
 from invattn.experiments.kit.progress import Progress
 from invattn.experiments.kit.run import make_folder, source_hash
 from invattn.experiments.kit.training.companions import on_processes
-from invattn.experiments.kit.training.event_log import EventLog
 from invattn.experiments.kit.training.fit import FitResult, fit
-from invattn.experiments.kit.training.loader import Batch, ResumableLoader, derive_seed
+from invattn.experiments.kit.training.loader import Batch, ResumableLoader, derive_seed, seeded
 from invattn.experiments.kit.training.machines import Worker
-from invattn.experiments.kit.training.module import ResumableModule
+from invattn.experiments.kit.training.module import EventLog, ResumableModule
 from invattn.experiments.kit.training.optimisation import stepwise
 from invattn.hub import certificate_of
 from invattn.hub.certificate import hash_json
@@ -75,11 +74,7 @@ class MaskTraining(ResumableModule):
         self._lr, self._decay, self._steps_per_epoch = lr, decay, steps_per_epoch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch.
-
-        Raises:
-            NonFiniteLoss: If it is NaN or infinite; the weights are then left as they are.
-        """
+        """Return the loss of one batch; NonFiniteLoss if it is not finite: the weights are then left as they are."""
         logits: Tensor = self.network(batch.images[:, :3])
         loss = F.binary_cross_entropy_with_logits(logits.float(), batch.images[:, 3:])
         self.keep_loss(loss, step=batch.step)
@@ -91,23 +86,15 @@ class MaskTraining(ResumableModule):
         return stepwise(optimizer, lambda step: self._decay ** (step / self._steps_per_epoch))
 
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
-        """Clip nothing, but make no step along a gradient that is not finite.
-
-        Raises:
-            NonFiniteLoss: If it is not finite, with the first weight where it is not.
-        """
+        """Clip nothing, but make no step along a gradient that is not finite."""
         self.check_gradient(self.network)
 
 
 @torch.no_grad()
 def preview(training: MaskTraining, shown: Tensor) -> Tensor:
-    """Return one picture, shape (3, 3 H, n W): images, masks and the maps of the network as it is now.
+    """Return one picture, shape (3, 3 H, n W), of n pairs: images, masks and the maps of the network as it is now.
 
     The network is evaluated as after training, and left as it was.
-
-    Args:
-        training: Holds the network.
-        shown: Shape (n, 4, H, W).
     """
     network, was_training = training.network, training.network.training
     network.eval()
@@ -148,18 +135,11 @@ def train_network(cell: CamouflageCell, worker: Worker, progress: Progress) -> T
     gc.collect()  # a trainer of an earlier row is cyclic garbage; what it holds is no memory of this one
     peak = PeakMemory(on_gpu=config.machines().on_gpu)
     order, varied = derive_seed(cell.seed, "order"), derive_seed(cell.seed, "vary") if config.vary else None
-    loader = _loader(cell.data, config, worker, epochs=config.epochs, order=order, varied=varied)
-    module = MaskTraining(
-        start_network(cell),
-        lr=config.lr,
-        decay=config.lr_decay,
-        steps_per_epoch=loader.steps_per_epoch,
-        run_key=cell.key,
-    )
-    log = _log(cell, module, every=loader.steps_per_epoch) if config.preview and worker.leads else []
-    outcome = _fit(module, loader, config, cell.file("ckpt"), worker, progress, task=f"train {cell.name}", log=log)
-    network = module.network.cpu().eval()
-    assert isinstance(network, CamouflageNetwork)
+    course = _Course(config.lr, config.lr_decay, config.epochs, order, varied)
+    shown = _shown(cell) if config.preview and worker.leads else None
+    network = start_network(cell)
+    outcome = _fit(cell, network, course, worker, progress, task=f"train {cell.name}", shown=shown)
+    network.cpu().eval()
     found = certificate_of(network)
     return TrainedNetwork(
         network=network,
@@ -172,8 +152,7 @@ def train_network(cell: CamouflageCell, worker: Worker, progress: Progress) -> T
 
 def start_network(cell: CamouflageCell) -> CamouflageNetwork:
     """Return the network before its first step: weights drawn from the seed, and those that the backbone learnt."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(cell.seed, "model"))
+    with seeded(cell.seed, "model"):
         network = cell.network_config.build()
     if cell.config.pretrain_epochs:
         load_pretrained(network.backbone, Pretraining(cell.config, cell.data, cell.fingerprints).file("safetensors"))
@@ -195,6 +174,7 @@ class Pretraining:
     config: CamouflageConfig
     data: CamouflageData
     fingerprints: Mapping[str, str]
+    name: ClassVar[str] = "backbone"
 
     @property
     def key(self) -> str:
@@ -204,7 +184,7 @@ class Pretraining:
 
     def file(self, kind: str) -> Path:
         """Return the path of ``backbone.<kind>`` among the cells."""
-        return self.config.output / "cells" / f"backbone.{kind}"
+        return self.config.output / "cells" / f"{self.name}.{kind}"
 
     def run(self, progress: Progress) -> None:
         """Train, unless it was done before or is not asked for.
@@ -230,11 +210,7 @@ class Pretraining:
 
 
 def load_pretrained(levels: ResNetLevels, path: Path) -> None:
-    """Load the weights that :meth:`Pretraining.run` wrote.
-
-    Raises:
-        DataError: If they cannot be read.
-    """
+    """Load the weights that :meth:`Pretraining.run` wrote; DataError if they cannot be read."""
     try:
         levels.load_state_dict(parse_safetensors(path.read_bytes()))
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -246,16 +222,12 @@ def load_pretrained(levels: ResNetLevels, path: Path) -> None:
 def _train(pretraining: Pretraining, worker: Worker, progress: Progress) -> None:
     """Train in every process; the first one writes."""
     config = pretraining.config
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config.seed, "backbone"))
+    with seeded(config.seed, "backbone"):
         network = LightHead(ResNetLevels(config.backbone))
     load_backbone_weights(network.backbone, config.backbone_weights)
     order, varied = (derive_seed(config.seed, purpose, "backbone") for purpose in ("order", "vary"))
-    loader = _loader(pretraining.data, config, worker, epochs=config.pretrain_epochs, order=order, varied=varied)
-    module = MaskTraining(
-        network, lr=LR, decay=LR_DECAY, steps_per_epoch=loader.steps_per_epoch, run_key=pretraining.key
-    )
-    outcome = _fit(module, loader, config, pretraining.file("ckpt"), worker, progress, task="train the backbone")
+    course = _Course(LR, LR_DECAY, config.pretrain_epochs, order, varied)
+    outcome = _fit(pretraining, network, course, worker, progress, task="train the backbone")
     if outcome.stopped_at is not None:
         raise InvAttnError(f"the backbone's training loss was not finite at step {outcome.stopped_at}; use other data.")
     if worker.leads:
@@ -265,36 +237,48 @@ def _train(pretraining: Pretraining, worker: Worker, progress: Progress) -> None
         pretraining.file("ckpt").unlink(missing_ok=True)
 
 
-def _loader(
-    data: CamouflageData, config: CamouflageConfig, worker: Worker, *, epochs: int, order: int, varied: int | None
-) -> ResumableLoader:
-    """Return the batches of this process, in an order and with variations that two seeds decide."""
-    return ResumableLoader(
-        TrainingPairs(data.train, side=config.image_size, varied=varied),
-        num_samples=len(data.train),
-        batch_size=config.batch_size,
-        epochs=epochs,
-        seed=order,
-        rank=worker.rank,
-        world_size=worker.world_size,
-    )
+@dataclass(frozen=True)
+class _Course:
+    """Learning rate and its factor of each epoch, epochs, and the seeds of their order and of variations, if any."""
+
+    lr: float
+    decay: float
+    epochs: int
+    order: int
+    varied: int | None
 
 
 def _fit(
-    module: MaskTraining,
-    loader: ResumableLoader,
-    config: CamouflageConfig,
-    checkpoint: Path,
+    cell: CamouflageCell | Pretraining,
+    network: nn.Module,
+    course: _Course,
     worker: Worker,
     progress: Progress,
     *,
     task: str,
-    log: Sequence[EventLog] = (),
+    shown: Tensor | None = None,
 ) -> FitResult:
+    """Train a network, with a log if there is something to show."""
+    config, train = cell.config, cell.data.train
+    loader = ResumableLoader(
+        TrainingPairs(train, side=config.image_size, varied=course.varied),
+        num_samples=len(train),
+        batch_size=config.batch_size,
+        epochs=course.epochs,
+        seed=course.order,
+        rank=worker.rank,
+        world_size=worker.world_size,
+    )
+    every = loader.steps_per_epoch
+    module = MaskTraining(network, lr=course.lr, decay=course.decay, steps_per_epoch=every, run_key=cell.key)
+    log = []
+    if shown is not None:
+        folder, draw = config.output / "tensorboard" / cell.name, partial(preview, module, shown)
+        log.append(EventLog(folder, draw=draw, name="image, mask, map", every=every))
     return fit(
         module,
         loader,
-        checkpoint=checkpoint,
+        checkpoint=cell.file("ckpt"),
         resume=config.resume,
         progress=progress,
         task=task,
@@ -305,11 +289,10 @@ def _fit(
     )
 
 
-def _log(cell: CamouflageCell, module: MaskTraining, *, every: int) -> list[EventLog]:
+def _shown(cell: CamouflageCell) -> Tensor:
+    """Return the images and masks that TensorBoard shows, shape (n, 4, H, W)."""
     first = cell.data.test[0]
-    shown = TrainingPairs(first, side=cell.config.image_size)(torch.arange(min(PREVIEWED, len(first))))
-    folder = cell.config.output / "tensorboard" / cell.name
-    return [EventLog(folder, draw=partial(preview, module, shown), name="image, mask, map", every=every)]
+    return TrainingPairs(first, side=cell.config.image_size)(torch.arange(min(PREVIEWED, len(first))))
 
 
 class PeakMemory:
@@ -317,9 +300,6 @@ class PeakMemory:
 
     On a GPU, what torch had allocated there; else the resident set of the process, in which Python and its libraries
     (some hundred megabytes) count. Where the system cannot forget an earlier maximum, that one counts too.
-
-    Args:
-        on_gpu: Whether the work runs on a GPU.
     """
 
     def __init__(self, *, on_gpu: bool) -> None:

@@ -16,8 +16,6 @@ from invattn.experiments.kit.run import source_hash
 from invattn.hub import FlowConfig
 from invattn.hub.certificate import hash_json
 
-_OTHER_CELLS = ("attention", "recipe", "repeats", "accelerator", "devices", "nodes")
-
 
 @dataclass(frozen=True)
 class DensityCell:
@@ -60,7 +58,7 @@ class DensityCell:
     @property
     def key(self) -> str:
         """Hash of everything that the numbers depend on."""
-        settings = {name: value for name, value in self.config.settings().items() if name not in _OTHER_CELLS}
+        settings = self.config.settings(of_a_cell=True)
         own = {"model": self.model_config.to_json(), "repeat": self.repeat, "code": source_hash()}
         return hash_json(settings | own | dict(self.data.key) | {"torch": torch.__version__})
 

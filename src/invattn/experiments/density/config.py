@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from invattn import RECIPES
-from invattn._errors import check_name
-from invattn.experiments.density.flows import CONTROLS, MIXERS, ModelOptions, flow_config, format_numbers
+from invattn._errors import DataError
+from invattn.experiments.density.flows import (
+    CONTROLS,
+    MIXERS,
+    ImageFlowOptions,
+    ModelOptions,
+    flow_config,
+    parse_positions,
+)
 from invattn.experiments.density.images import DENSITY_IMAGES, grey_levels
 from invattn.experiments.density.points import DIMENSIONS, PLANE, POINTS
+from invattn.experiments.kit.options import (
+    Count,
+    Mark,
+    ModelFolder,
+    OutputOptions,
+    Switch,
+    Whole,
+    check_options,
+    command_line,
+    list_of,
+    name_or_folder,
+    number_between,
+    settings_of,
+    split_names,
+    whole_number,
+)
 from invattn.experiments.kit.training.optimisation import TrainingOptions
 from invattn.hub import FlowConfig
 
@@ -19,25 +43,28 @@ DATASETS = ("sets", *PLANE, *DENSITY_IMAGES)
 """Names of data sets; a folder of images is valid too."""
 
 
+_DATA = name_or_folder(DATASETS, what="data set")
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """The data.
+    """Data.
 
     Attributes:
-        data: ``sets`` (generated sets of 32 points in the plane), ``two-moons``, ``8-gaussians`` or ``checkerboard``
-            (generated points), ``digits``, ``photos``, ``cifar10``, ``svhn``, ``celeba``, or a folder of images.
-        data_root: Where cifar10, svhn or celeba lie as published; None downloads them.
+        data: sets (of points around random centres), two-moons, 8-gaussians, checkerboard, digits, photos, cifar10,
+            svhn, celeba, or a folder of images.
+        data_root: Where cifar10, svhn or celeba lie as published; without it: download.
         image_size: Side of the images in pixels.
-        train_size: Number of training images wanted; generated samples are new at every step.
-        test_size: Number of test samples.
-        flips: Whether training images are mirrored at random.
+        train_size: Training images; generated samples are new at every step.
+        test_size: Test samples.
+        flips: Mirror training images at random.
     """
 
-    data: str = "sets"
-    data_root: Path | None = None
-    image_size: int = 32
-    train_size: int = 50_000
-    test_size: int = 500
+    data: Annotated[str, _DATA] = "sets"
+    data_root: Annotated[Path | None, Mark.UNSTORED] = None
+    image_size: Annotated[int, whole_number(2)] = 32
+    train_size: Count = 50_000
+    test_size: Annotated[int, whole_number(2)] = 500
     flips: bool = False
 
     @property
@@ -55,26 +82,6 @@ class DataOptions:
         if self.family == "plane":
             return (DIMENSIONS,)
         return (1 if self.data == "digits" else 3, self.image_size, self.image_size)
-
-    def check_data(self) -> None:
-        """Check the names and numbers.
-
-        Raises:
-            ValueError: If a name is unknown or a number is out of range.
-        """
-        if not is_folder(self.data):
-            check_name(self.data, DATASETS, what="data set of the density experiment")
-        if self.train_size < 1 or self.image_size < 2:
-            raise ValueError(
-                f"train_size must be at least 1 and image_size at least 2; got {self.train_size} and {self.image_size}."
-            )
-        if self.test_size < 2:
-            raise ValueError(f"test_size must be at least 2; got {self.test_size}.")
-
-
-def is_folder(name: str) -> bool:
-    """Whether a name is no data set but an existing folder."""
-    return name not in DATASETS and name != "" and Path(name).is_dir()
 
 
 _PLANE = {"attention": "none", "blocks": (16,), "hidden_channels": 64, "batch_size": 256, "steps": 1000, "lr": 0.005}
@@ -136,31 +143,27 @@ def preset(data: str) -> dict[str, Any]:
     return dict(PRESETS.get(data, _FOLDER))
 
 
-_NO_INFLUENCE = ("output", "data_root", "resume", "checkpoint_minutes", "max_minutes", "log_every", "epochs")
-"""Options on which no number depends, or (epochs) that have become steps."""
-
-_ONLY_IMAGES = {entry.name for entry in fields(ModelOptions)} - {
-    *("attention", "recipe", "blocks", "attention_layers", "hidden_channels", "lipschitz", "terms")
-} | {"image_size", "train_size", "flips"}
+_ONLY_IMAGES = {entry.name for entry in fields(ImageFlowOptions)} | {"image_size", "train_size", "flips"}
+_FOREIGN = {
+    "images": {"attention_layers"},
+    "plane": _ONLY_IMAGES - {"activation"} | {"attention_layers"},
+    "sets": _ONLY_IMAGES,
+}
+"""Family of data -> options that its flows do not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DensityConfig(DataOptions, ModelOptions, TrainingOptions):
+class DensityConfig(DataOptions, ModelOptions, TrainingOptions, OutputOptions):
     """Options of ``invattn density train``; :func:`density_config` fills in those recommended for a data set.
-
-    Attributes:
-        output: Folder for the results.
 
     Raises:
         ValueError: If a name is unknown, a number is out of range, or the images do not fit the scales.
     """
 
-    output: Path
-
     def __post_init__(self) -> None:
-        self.check_data()
-        self.check_model()
-        self.check_training()
+        check_options(self)
+        parse_positions(self.attention_positions)
+        self.machines()
         if self.dequantisation != "uniform" and self.family != "images":
             raise ValueError(
                 f"{self.dequantisation} dequantisation is for images: the points of {self.data} are no whole values. "
@@ -171,8 +174,9 @@ class DensityConfig(DataOptions, ModelOptions, TrainingOptions):
 
     def variants(self) -> tuple[tuple[str, str], ...]:
         """Return (attention, recipe) of every row of the table, each once."""
-        kinds = _names(self.attention, MIXERS[self.family], what="attention of a flow")
-        recipes = _names(self.recipe, RECIPES, what="recipe")
+        mixers = MIXERS[self.family]
+        kinds = split_names(self.attention, mixers, everything=mixers, what="attention of a flow")
+        recipes = split_names(self.recipe, RECIPES, everything=RECIPES, what="recipe")
         pairs = [(kind, "certified" if kind in CONTROLS else form) for form in recipes for kind in kinds]
         return tuple(dict.fromkeys(pairs))
 
@@ -181,17 +185,18 @@ class DensityConfig(DataOptions, ModelOptions, TrainingOptions):
         levels = grey_levels(self.data) if self.family == "images" else 0
         return flow_config(self.family, self.event_shape, self, attention=attention, recipe=recipe, levels=levels)
 
-    def settings(self) -> dict[str, Any]:
-        """Return every option that may change the numbers, as run; no paths."""
-        foreign = {"images": {"attention_layers"}, "plane": _ONLY_IMAGES - {"activation"} | {"attention_layers"}}
-        unused = set(_NO_INFLUENCE) | foreign.get(self.family, _ONLY_IMAGES)
-        return {name: _plain(value) for name, value in vars(self).items() if name not in unused}
+    def settings(self, *, of_a_cell: bool = False) -> dict[str, Any]:
+        """Return every option that may change the numbers, as run; no paths.
+
+        Args:
+            of_a_cell: Without those that choose variants and repeats, or what they run on.
+        """
+        plain = settings_of(self, of_a_cell=of_a_cell)
+        return {name: value for name, value in plain.items() if name not in _FOREIGN[self.family]}
 
     def command(self) -> str:
         """Return a command line that repeats the run, with placeholders for the folders of this machine."""
-        options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in self.settings().items())
-        root = "" if self.data_root is None else " --data-root DATA"
-        return f"invattn density train {options}{root} --output OUT"
+        return command_line("density train", self.settings() | {"data_root": self.data_root and "DATA"})
 
 
 def density_config(given: Mapping[str, Any]) -> DensityConfig:
@@ -208,13 +213,95 @@ def density_config(given: Mapping[str, Any]) -> DensityConfig:
     return DensityConfig(**{**preset(given.get("data", "sets")), **given})
 
 
-def _plain(value: Any) -> Any:
-    return format_numbers(value) if isinstance(value, tuple) else value
+@dataclass(frozen=True, kw_only=True)
+class StoredFlowOptions:
+    """A stored flow.
+
+    Attributes:
+        model: A model folder: OUTPUT/model/VARIANT of a run.
+        data: Other data than the flow was trained on, of the same shape.
+        data_root: Where cifar10, svhn or celeba lie.
+    """
+
+    model: ModelFolder
+    data: Annotated[str | None, _DATA] = None
+    data_root: Path | None = None
 
 
-def _names(text: str, known: tuple[str, ...], *, what: str) -> tuple[str, ...]:
-    names: list[str] = []
-    for part in text.split(","):
-        name = check_name(part.strip(), (*known, "all"), what=what)
-        names.extend(known if name == "all" else [name])
-    return tuple(dict.fromkeys(names))
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(StoredFlowOptions):
+    """Options of ``invattn density evaluate``.
+
+    Attributes:
+        test_size: Test samples (default: as many as the training's table).
+        seed: Decides generated samples, noise and probes (default: that of the training).
+        unbiased: Measure by the unbiased estimator too, where log-determinants are exact.
+        importance_samples: Images: draws of the noise for the bound of the grey levels' bits; 1: evidence lower bound,
+            0: none.
+        stress: Inputs of each kind on which the inverse is tried; 0: only test samples.
+        output: Folder for evaluation.json.
+    """
+
+    test_size: Annotated[int | None, whole_number(2)] = None
+    seed: Whole | None = None
+    unbiased: Switch = False
+    importance_samples: Annotated[Whole, "K"] = 0
+    stress: Whole = 100
+    output: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(StoredFlowOptions):
+    """Options of ``invattn density sample``.
+
+    Attributes:
+        count: How many samples (images: 36, others: 12).
+        temperature: Spread of the base (images: 0.7,0.8,1; others take one, by default 1).
+        interpolate: Images: walk between test images.
+        nearest: Images: training images nearest to samples.
+        fid_features: Images: Frechet distance by this TorchScript module, uint8 images (B, 3, H, W) to features (B, F).
+        seed: Decides the samples.
+        output: Folder to write.
+
+    Raises:
+        DataError: If a temperature is out of range or stands twice.
+    """
+
+    count: Count | None = None
+    temperature: Annotated[tuple[float, ...] | None, list_of(number_between(0.0, math.inf)), "T,..."] = None
+    interpolate: Switch = False
+    nearest: Switch = False
+    fid_features: Annotated[Path | None, "FILE"] = None
+    seed: Whole = 0
+    output: Path
+
+    def __post_init__(self) -> None:
+        if self.temperature is not None:
+            check_temperatures(self.temperature)
+
+    @property
+    def images(self) -> int:
+        """Samples at each temperature, of a flow over images."""
+        return self.count or 36
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """Factors of the base's standard deviation, for a flow over images."""
+        return self.temperature or (0.7, 0.8, 1.0)
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether real images have to be read."""
+        return self.interpolate or self.nearest or self.fid_features is not None
+
+
+LARGEST_TEMPERATURE = 10.0
+
+
+def check_temperatures(temperatures: tuple[float, ...]) -> None:
+    """Raise DataError unless every temperature lies in (0, 10] and stands there once."""
+    for value in temperatures:
+        if not 0 < value <= LARGEST_TEMPERATURE:
+            raise DataError(f"the temperature must be above 0 and at most {LARGEST_TEMPERATURE:g}; got {value:g}.")
+    if not temperatures or len(set(temperatures)) < len(temperatures):
+        raise DataError("give at least one temperature, and each once.")

@@ -92,12 +92,7 @@ class DensityData(ABC):
 
     @abstractmethod
     def first(self, *, seed: int, used: int) -> Tensor:
-        """Return samples that layers start from: ``FITTED``, or more where there are some.
-
-        Args:
-            seed: Of the training.
-            used: How many samples the training itself uses.
-        """
+        """Return samples that layers start from, at least ``FITTED``; a training of the seed uses so many others."""
 
     @abstractmethod
     def test(self) -> Tensor:
@@ -277,10 +272,6 @@ class DequantisedData(DensityData):
 
 
 def open_images(request: ImageRequest, *, flips: bool, learned: bool = False) -> DequantisedData:
-    """Read an image data set; see :func:`invattn.experiments.density.images.load_density_images`.
-
-    Raises:
-        DataError: When there is no such data, or it cannot be used.
-    """
+    """Read an image data set; see :func:`invattn.experiments.density.images.load_density_images`."""
     images = load_density_images(request)
     return DequantisedData(images, grey_levels(request.name), flips, request.seed, learned)

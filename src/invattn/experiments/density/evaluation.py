@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from invattn._errors import DataError
 from invattn._files import write_json
 from invattn.bijections import Bijection
+from invattn.experiments.density.config import EvaluateOptions
 from invattn.experiments.density.data import DensityData, DequantisedData, GeneratedData
 from invattn.experiments.density.images import load_density_images
 from invattn.experiments.density.likelihood import TARGET_ERROR, compare, measure_likelihood
@@ -128,33 +128,6 @@ def inverse_stress(
 
 
 EVALUATION_FILE = "evaluation.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """Options of ``invattn density evaluate``.
-
-    Attributes:
-        model: The model's folder.
-        data: Other data than the flow was trained on, of the same shape; None for those.
-        data_root: Where cifar10, svhn or celeba lie.
-        test_size: Number of test samples; None is that of the training's table.
-        seed: Decides generated test samples, dequantisation noise and probes; None is that of the training.
-        unbiased: Whether to measure by the unbiased estimator too, where log-determinants are exact.
-        importance_samples: Images: draws of the noise for the importance-weighted bound; 0: no bound.
-        stress: Inputs of each kind on which the inverse is tried; 0: only the usual test samples.
-        output: Folder for ``evaluation.json``; None writes nothing.
-    """
-
-    model: Path
-    data: str | None = None
-    data_root: Path | None = None
-    test_size: int | None = None
-    seed: int | None = None
-    unbiased: bool = False
-    importance_samples: int = 0
-    stress: int = 100
-    output: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, fields
+from typing import Annotated, ClassVar
 
-from invattn._errors import check_name
+from invattn import RECIPES
+from invattn.experiments.kit.options import Count, Mark, Positive, Share, number_from, one_of, some_of
 from invattn.experiments.kit.solver import choose_solver
 from invattn.flows import FLOW_SOLVER, IMAGE_MIXERS, TOKEN_MIXERS, ImageOptions
 from invattn.flows.multiscale import Positions
@@ -13,67 +16,63 @@ from invattn.hub import DEQUANTISATIONS, FlowConfig, ImageFlowConfig, TokenFlowC
 from invattn.lipschitz import ACTIVATIONS
 from invattn.recipes import Certified, make_recipe
 
+MIXERS: dict[str, tuple[str, ...]] = {"sets": TOKEN_MIXERS, "plane": ("none",), "images": IMAGE_MIXERS}
+"""What may stand between the tokens of the flows of each family of data."""
+
+_ALL_MIXERS = tuple(dict.fromkeys(name for names in MIXERS.values() for name in names))
+
+CONTROLS = ("uniform", "convolution", "none")
+"""Mixers that are no attention and have one form only, the certified one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class VariantOptions:
-    """What the flows of every family of data have.
+    """Flows.
 
     Attributes:
-        attention: What stands between the tokens, separated by commas; ``all`` is every kind and control.
-        recipe: Form of the attention, separated by commas; the controls ``uniform``, ``convolution`` and ``none`` are
-            always certified.
-        blocks: Images: convolutional blocks at each scale. Sets: how often attention and MLP are repeated. Plane: how
-            often an MLP is.
+        attention: What stands between the tokens, or all.
+        recipe: Recipes of the attention, or all; the controls uniform, convolution and none are always certified.
+        blocks: Blocks at each scale; sets and points: how often attention and MLP are repeated.
         attention_layers: Sets: attention blocks before each MLP.
-        hidden_channels: Width of the hidden layers of each convolutional branch or MLP.
-        lipschitz: c, the bound of certified blocks and the coefficient of the constrained maps of the others.
-        attention_positions: Images: where attention stands, ``scale:block`` separated by commas, both counted from 0
-            and -1 the last, or ``interleaved:k`` for after every k-th block of every scale.
+        hidden_channels: Width of the hidden layers of convolutions and MLPs.
+        lipschitz: Bound of certified branches, coefficient of the constrained maps of the others.
+        terms: Terms of the log-determinant's power series in training.
     """
 
-    attention: str = "embedded_gaussian,pointwise"
-    recipe: str = "certified"
+    attention: Annotated[str, some_of(_ALL_MIXERS, what="attention of a flow"), "KIND,...", Mark.NOT_OF_A_CELL] = (
+        "embedded_gaussian,pointwise"
+    )
+    recipe: Annotated[str, some_of(RECIPES, what="recipe"), "RECIPE,...", Mark.NOT_OF_A_CELL] = "certified"
     blocks: tuple[int, ...] = (4,)
-    attention_layers: int = 3
-    hidden_channels: int = 32
-    lipschitz: float = 0.99
-    attention_positions: str = "0:-1"
+    attention_layers: Count = 3
+    hidden_channels: Count = 32
+    lipschitz: Annotated[Share, "C"] = 0.99
+    terms: Count = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions(ImageOptions, VariantOptions):
-    """The flows: what all have, and what those of images have besides.
+class ImageFlowOptions(ImageOptions):
+    """Flows over images.
 
     Attributes:
-        histogram: Images: whether each entry is first made normal by the histogram of its grey levels.
-        dequantisation: Images: the noise that spreads whole grey levels: uniform, or variational, which is learned.
-        terms: Terms of the power series of the log-determinant in training.
+        attention_positions: Where attention stands: scale:block,... such as 0:-1, counted from 0 and -1 the last, or
+            interleaved:k for after every k-th block of every scale.
+        histogram: Make each entry normal by the histogram of its grey levels first.
+        dequantisation: Noise of whole grey levels, uniform or variational (learned).
     """
 
+    attention_positions: Annotated[str, "POSITIONS"] = "0:-1"
     histogram: bool = False
-    dequantisation: str = "uniform"
-    terms: int = 5
+    dequantisation: Annotated[str, one_of(DEQUANTISATIONS, what="dequantisation")] = "uniform"
 
-    def check_model(self) -> None:
-        """Check the numbers and names that do not depend on the data.
-
-        Raises:
-            ValueError: If one is out of range or unknown.
-        """
-        for name in ("attention_layers", "hidden_channels", "terms", "num_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
-        for name in ("blocks", "kernel_sizes"):
-            numbers = getattr(self, name)
-            if not numbers or min(numbers) < 1:
-                raise ValueError(f"{name} must hold numbers, all at least 1; got {format_numbers(numbers)}.")
-        if not self.whitening_ridge > 0:
-            raise ValueError(f"whitening_ridge must be positive; got {self.whitening_ridge}.")
-        if not 0 < self.lipschitz < 1:
-            raise ValueError(f"lipschitz must lie strictly between 0 and 1; got {self.lipschitz}.")
-        check_name(self.dequantisation, DEQUANTISATIONS, what="dequantisation")
-        check_name(self.activation, tuple(ACTIVATIONS), what="activation")
-        parse_positions(self.attention_positions)
+    NARROWED: ClassVar = {
+        "activation": Annotated[str, one_of(tuple(ACTIVATIONS), what="activation")],
+        "whitening_ridge": Annotated[Positive, "V"],
+        "whitening_reach": Annotated[float, number_from(0.0, math.inf), "R"],
+        "self_logit": Annotated[float, "B"],
+        "first_squeeze": Count,
+        "num_heads": Count,
+    }
 
 
 def parse_positions(text: str) -> Positions:
@@ -94,16 +93,9 @@ def parse_positions(text: str) -> Positions:
     return found
 
 
-def format_numbers(numbers: tuple[int, ...]) -> str:
-    """Return numbers as they are written on the command line, separated by commas."""
-    return ",".join(str(number) for number in numbers)
-
-
-MIXERS: dict[str, tuple[str, ...]] = {"sets": TOKEN_MIXERS, "plane": ("none",), "images": IMAGE_MIXERS}
-"""What may stand between the tokens of the flows of each family of data."""
-
-CONTROLS = ("uniform", "convolution", "none")
-"""Mixers that are no attention and have one form only, the certified one."""
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(VariantOptions, ImageFlowOptions):
+    """What a flow is built from."""
 
 
 def flow_config(
@@ -140,7 +132,7 @@ def flow_config(
             **{entry.name: getattr(options, entry.name) for entry in fields(ImageOptions)},
         )
     if len(options.blocks) != 1:
-        raise ValueError(f"blocks must be one number for this data; got {format_numbers(options.blocks)}.")
+        raise ValueError(f"blocks must be one number for this data; got {','.join(map(str, options.blocks))}.")
     (blocks,), widths = options.blocks, (options.hidden_channels, options.hidden_channels)
     if family == "plane":
         return VectorFlowConfig(

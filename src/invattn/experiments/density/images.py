@@ -16,6 +16,7 @@ from torch import Tensor
 from invattn._errors import DataError
 from invattn.experiments.kit.data.dequantise import LEVELS, counter_uniform
 from invattn.experiments.kit.data.folder import SUFFIXES
+from invattn.experiments.kit.data.pixels import centre_square, planes, to_image
 from invattn.experiments.kit.data.reading import ImageRequest, Picture, Pictures, brief
 from invattn.experiments.kit.data.sets import (
     SETS,
@@ -67,15 +68,10 @@ def grey_levels(name: str) -> int:
 
 
 def flip_half(images: Tensor, *, seed: int, step: int, index: Tensor) -> Tensor:
-    """Mirror each image left to right with probability 1/2.
+    """Mirror each image, shape (B, C, H, W), left to right with probability 1/2.
 
-    Whether one is mirrored is a function of (seed, step, sample index) and of nothing else.
-
-    Args:
-        images: Shape (B, C, H, W), any dtype.
-        seed: Of the stream.
-        step: Which pass over the data this is.
-        index: int64, shape (B,), number of each sample within its data set.
+    Whether one is mirrored is a function of seed, step (the pass over the data) and index (the number of the sample in
+    its data set, int64, shape (B,)), and of nothing else.
     """
     mirrored = counter_uniform(index, seed=seed, step=step, count=1, bits=1)[:, 0] > 0
     return images.flip(-1).where(mirrored.to(images.device)[:, None, None, None], images)
@@ -103,21 +99,12 @@ def _reduce(pictures: Iterable[Picture], side: int) -> Iterator[Picture]:
 def face_square(pixels: Tensor) -> Tensor:
     """Cut the centred square of 148/178 of the width out of an aligned face with shape (3, H, W)."""
     height, width = pixels.shape[-2:]
-    side = min(height, round(width * _FACE_WIDTH / _ALIGNED_WIDTH))
-    top, left = (height - side) // 2, (width - side) // 2
-    return pixels[..., top : top + side, left : left + side]
+    return centre_square(pixels, side=min(height, round(width * _FACE_WIDTH / _ALIGNED_WIDTH)))
 
 
 def box_resize(pixels: Tensor, *, side: int) -> Tensor:
-    """Resize an 8-bit image by the mean over the area of each new pixel, rounded to 8 bits.
-
-    Args:
-        pixels: uint8, shape (3, H, W).
-        side: Rows and columns of the result.
-    """
-    image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-    resized = image.resize((side, side), Image.Resampling.BOX)
-    return torch.from_numpy(np.array(resized, dtype=np.uint8)).permute(2, 0, 1).contiguous()
+    """Resize a uint8 image, shape (3, H, W), by the mean over the area of each new pixel, rounded to 8 bits."""
+    return planes(to_image(pixels).resize((side, side), Image.Resampling.BOX))
 
 
 def _lossy_note(folder: Path) -> tuple[str, ...]:

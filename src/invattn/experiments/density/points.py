@@ -66,55 +66,75 @@ class PlanePoints(Generated):
     def _place(self, uniform: Tensor) -> Tensor:
         """Turn four uniform numbers for each point, shape (B, 4), into points, shape (B, 2)."""
 
-    @staticmethod
+    @classmethod
     @abstractmethod
-    def log_density(points: Tensor) -> Tensor:
+    def log_density(cls, points: Tensor) -> Tensor:
         """Return the true log-density in nats, float64, shape (B,), of points with shape (B, 2)."""
 
 
-class TwoMoons(PlanePoints):
+class _Blurred(PlanePoints):
+    """Equally likely N(centre, spread^2 I)."""
+
+    spread: ClassVar[float]
+
+    def _place(self, uniform: Tensor) -> Tensor:
+        radius, angle = (-2 * (1 - uniform[:, 2]).log()).sqrt(), 2 * math.pi * uniform[:, 3]
+        normal = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1)  # Box and Muller
+        return self._centre(uniform) + self.spread * normal
+
+    @abstractmethod
+    def _centre(self, uniform: Tensor) -> Tensor:
+        """Return the centre of each point, shape (B, 2), by the first two uniform numbers."""
+
+    @staticmethod
+    @abstractmethod
+    def _centres() -> Tensor:
+        """Return all centres, or as many as stand for all, shape (n, 2), float64."""
+
+    @classmethod
+    def log_density(cls, points: Tensor) -> Tensor:
+        centres = cls._centres()
+        squares = (points.double()[:, None] - centres).square().sum(dim=-1)
+        log_weights = -0.5 * squares / cls.spread**2 - math.log(2 * math.pi * cls.spread**2)
+        mean: Tensor = log_weights.logsumexp(dim=1) - math.log(len(centres))
+        return mean
+
+
+class TwoMoons(_Blurred):
     """Two half circles of radius 2, uniform along each, with N(0, 0.2^2 I) added; the second is turned and shifted.
 
     The curves are (2 cos t - 1, 2 sin t - 0.2) and (1 - 2 cos t, 0.8 - 2 sin t), t uniform on [0, pi).
     """
 
-    _SPREAD = 0.2
+    spread = 0.2
 
-    def _place(self, uniform: Tensor) -> Tensor:
-        angle = math.pi * uniform[:, 0]
-        curves = torch.stack(self._curves(angle))
-        on_curve = curves[(uniform[:, 1] >= 0.5).long(), torch.arange(len(uniform))]
-        return on_curve + self._SPREAD * _normal(uniform[:, 2:])
+    def _centre(self, uniform: Tensor) -> Tensor:
+        curves = torch.stack(self._curves(math.pi * uniform[:, 0]))
+        return curves[(uniform[:, 1] >= 0.5).long(), torch.arange(len(uniform))]
+
+    @staticmethod
+    def _centres() -> Tensor:
+        angle = math.pi * (torch.arange(_QUADRATURE, dtype=torch.float64) + 0.5) / _QUADRATURE
+        return torch.cat(TwoMoons._curves(angle))
 
     @staticmethod
     def _curves(angle: Tensor) -> tuple[Tensor, Tensor]:
         across, up = 2 * angle.cos(), 2 * angle.sin()
         return torch.stack([across - 1, up - 0.2], dim=-1), torch.stack([1 - across, 0.8 - up], dim=-1)
 
-    @staticmethod
-    def log_density(points: Tensor) -> Tensor:
-        angle = math.pi * (torch.arange(_QUADRATURE, dtype=torch.float64) + 0.5) / _QUADRATURE
-        centres = torch.cat(TwoMoons._curves(angle))
-        return _mixture(points, centres, TwoMoons._SPREAD)
 
-
-class EightGaussians(PlanePoints):
+class EightGaussians(_Blurred):
     """Eight equally likely N(centre, 0.35^2 I), the centres evenly spaced on a circle of radius 2.8."""
 
-    _RADIUS, _SPREAD = 2.8, 0.35
+    spread = 0.35
 
-    def _place(self, uniform: Tensor) -> Tensor:
-        centres = self._centres()[(8 * uniform[:, 0]).long()]
-        return centres + self._SPREAD * _normal(uniform[:, 2:])
+    def _centre(self, uniform: Tensor) -> Tensor:
+        return self._centres()[(8 * uniform[:, 0]).long()]
 
     @staticmethod
     def _centres() -> Tensor:
         angle = math.pi / 4 * torch.arange(8, dtype=torch.float64)
-        return EightGaussians._RADIUS * torch.stack([angle.cos(), angle.sin()], dim=-1)
-
-    @staticmethod
-    def log_density(points: Tensor) -> Tensor:
-        return _mixture(points, EightGaussians._centres(), EightGaussians._SPREAD)
+        return 2.8 * torch.stack([angle.cos(), angle.sin()], dim=-1)
 
 
 class Checkerboard(PlanePoints):
@@ -126,26 +146,11 @@ class Checkerboard(PlanePoints):
         column = 2 * (square % 2) + row % 2
         return torch.stack([column + uniform[:, 2], row + uniform[:, 3]], dim=-1) - 2
 
-    @staticmethod
-    def log_density(points: Tensor) -> Tensor:
+    @classmethod
+    def log_density(cls, points: Tensor) -> Tensor:
         cell = (points.double() + 2).floor()
         inside = (cell >= 0).all(dim=1) & (cell < 4).all(dim=1) & (cell.sum(dim=1) % 2 == 0)
         return torch.where(inside, -math.log(8.0), -math.inf).double()
-
-
-def _normal(uniform: Tensor) -> Tensor:
-    """Turn uniform pairs, shape (B, 2), into standard normal ones (Box and Muller)."""
-    radius = (-2 * (1 - uniform[:, 0]).log()).sqrt()
-    angle = 2 * math.pi * uniform[:, 1]
-    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1)
-
-
-def _mixture(points: Tensor, centres: Tensor, spread: float) -> Tensor:
-    """Return the log-density of equally likely N(centre, spread^2 I), shape (B,)."""
-    squares = (points.double()[:, None] - centres).square().sum(dim=-1)
-    log_weights = -0.5 * squares / spread**2 - math.log(2 * math.pi * spread**2)
-    mean: Tensor = log_weights.logsumexp(dim=1) - math.log(len(centres))
-    return mean
 
 
 class PointSets(Generated):

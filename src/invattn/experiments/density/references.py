@@ -7,9 +7,9 @@ import math
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
+from invattn.experiments.kit.data.pixels import to_image
 from invattn.experiments.kit.data.sets import ImageData
 
 RIDGES = (0.0, 0.3, 1.0, 3.0)
@@ -99,6 +99,6 @@ def coded_bits(images: Tensor, *, form: str) -> float:
     total = 0
     for image in images:
         file = io.BytesIO()
-        Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(file, format=form, **_STRONGEST[form])
+        to_image(image).save(file, format=form, **_STRONGEST[form])
         total += file.tell()
     return 8 * total / images.numel()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from invattn._errors import DataError
 from invattn._files import atomic_write, read_json, write_json
+from invattn.experiments.density.config import SampleOptions
 from invattn.experiments.density.data import DequantisedData
 from invattn.experiments.density.figures import neighbour_arrays, sample_arrays, to_pictures, walk_arrays
 from invattn.experiments.density.sampling import Samples, draw_samples, frechet_distance, load_features
@@ -25,43 +26,8 @@ from invattn.flows import Flow
 from invattn.hub import ImageFlowConfig
 from invattn.recipes import make_recipe
 
-LARGEST_TEMPERATURE = 10.0
-
 WALKS, WALK_STEPS = 8, 11
 COMPARED, NEIGHBOURS = 10, 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleOptions:
-    """Options of ``invattn density sample`` for images.
-
-    Attributes:
-        model: The model's folder.
-        count: Samples at each temperature.
-        temperatures: Factors of the base's standard deviation, above 0.
-        interpolate: Whether to walk between test images.
-        nearest: Whether to search the training images nearest to samples.
-        fid_features: A TorchScript feature extractor for a Frechet distance to the test images; None for none.
-        data: Images in the place of those that the flow was trained on: a name or a folder; None for those.
-        data_root: Where cifar10, svhn or celeba lie.
-        seed: Decides the samples.
-
-    Raises:
-        DataError: If a temperature is out of range or stands twice.
-    """
-
-    model: Path
-    count: int = 36
-    temperatures: tuple[float, ...] = (0.7, 0.8, 1.0)
-    interpolate: bool = False
-    nearest: bool = False
-    fid_features: Path | None = None
-    data: str | None = None
-    data_root: Path | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_temperatures(self.temperatures)
 
 
 @dataclass(frozen=True)
@@ -101,15 +67,6 @@ def is_image_flow(folder: Path) -> bool:
     return isinstance(plain, dict) and plain.get("model") == ImageFlowConfig.model
 
 
-def check_temperatures(temperatures: tuple[float, ...]) -> None:
-    """Raise DataError unless every temperature lies in (0, 10] and stands there once."""
-    for value in temperatures:
-        if not 0 < value <= LARGEST_TEMPERATURE:
-            raise DataError(f"the temperature must be above 0 and at most {LARGEST_TEMPERATURE:g}; got {value:g}.")
-    if not temperatures or len(set(temperatures)) < len(temperatures):
-        raise DataError("give at least one temperature, and each once.")
-
-
 def sample_images(options: SampleOptions, progress: Progress) -> SampledImages:
     """Draw samples of a stored flow over images, and what else was asked for.
 
@@ -131,15 +88,15 @@ def sample_images(options: SampleOptions, progress: Progress) -> SampledImages:
     flow, seed = flow.to("cuda" if torch.cuda.is_available() else "cpu"), derive_seed(options.seed, "samples")
     drawn = []
     for heat in options.temperatures:
-        with task_of(progress, f"sample at temperature {heat:g}", total=options.count):
-            drawn.append(draw_samples(flow, options.count, seed=seed, temperature=heat, on_batch=progress.advance))
+        with task_of(progress, f"sample at temperature {heat:g}", total=options.images):
+            drawn.append(draw_samples(flow, options.images, seed=seed, temperature=heat, on_batch=progress.advance))
     arrays = sample_arrays(options.temperatures, drawn, levels=levels)
     summary: dict[str, Any] = {
         "model": options.model.name,
         "attention": config.attention,
         "recipe": make_recipe(config.recipe).name,
         "seed": options.seed,
-        "count": options.count,
+        "count": options.images,
         "temperatures": list(options.temperatures),
         "failed": [int((~part.converged).sum()) for part in drawn],
         "not_finite": [int((~part.finite).sum()) for part in drawn],
@@ -155,7 +112,7 @@ def sample_images(options: SampleOptions, progress: Progress) -> SampledImages:
 
 def _real_images(options: SampleOptions, stored: StoredData, config: ImageFlowConfig) -> DequantisedData | None:
     """Return the images that samples are compared with, None where nothing asks for any."""
-    if not (options.interpolate or options.nearest or options.fid_features is not None):
+    if not options.needs_images:
         return None
     real = stored.images(name=options.data, data_root=options.data_root, image_size=config.image_shape[-1])
     if real.event_shape != config.event_shape:

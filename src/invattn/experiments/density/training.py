@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -23,11 +22,10 @@ from invattn.experiments.density.measure import unmeasured
 from invattn.experiments.density.record import DensityResult
 from invattn.experiments.density.sampling import sample_sets
 from invattn.experiments.kit.progress import Progress
-from invattn.experiments.kit.training.event_log import EventLog
 from invattn.experiments.kit.training.fit import fit
-from invattn.experiments.kit.training.loader import Batch, ResumableLoader, derive_seed
+from invattn.experiments.kit.training.loader import Batch, ResumableLoader, derive_seed, seeded
 from invattn.experiments.kit.training.machines import Worker
-from invattn.experiments.kit.training.module import NonFiniteLoss, ResumableModule, first_text
+from invattn.experiments.kit.training.module import EventLog, NonFiniteLoss, ResumableModule, first_text
 from invattn.experiments.kit.training.optimisation import Optimisation
 from invattn.flows import Dequantised, Flow
 from invattn.hub import whole_valued
@@ -93,12 +91,12 @@ class MaximumLikelihood(ResumableModule):
         Raises:
             NonFiniteLoss: If it is NaN or infinite, with the first block where it is; the weights are left as they are.
         """
-        with seeded_probes(self._seed, batch.step, near=batch.images):
+        with seeded(self._seed, "probes", batch.step, near=batch.images):
             loss: Tensor = -self.flow(batch.images).float().mean() / batch.images[0].numel()
         try:
             self.keep_loss(loss, step=batch.step)
         except NonFiniteLoss:
-            with seeded_probes(self._seed, batch.step, near=batch.images):
+            with seeded(self._seed, "probes", batch.step, near=batch.images):
                 part = self._first_non_finite(batch.images)
             raise NonFiniteLoss(batch.step, part=first_text(part)) from None
         return loss
@@ -136,18 +134,6 @@ class MaximumLikelihood(ResumableModule):
         self._optimisation.average(self.average, self.flow, step=len(self.step_losses))
 
 
-@contextmanager
-def seeded_probes(seed: int, step: int, *, near: Tensor | None = None) -> Iterator[None]:
-    """Draw from torch's default generators as a function of (seed, step) inside the block; leave them as they were.
-
-    The generator of the device of ``near`` is one of them; None: that of the CPU alone.
-    """
-    devices = [near.device] if near is not None and near.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive_seed(seed, "probes", step))
-        yield
-
-
 @torch.no_grad()
 def first_non_finite(bijection: Bijection, x: Tensor) -> str:
     """Return which part of a map first gives a value that is not finite at a batch, in words; empty if none does."""
@@ -178,12 +164,13 @@ def train_flow(cell: DensityCell, deadline: float, worker: Worker, progress: Pro
         Interrupted: On Ctrl-C and at the deadline; the state is saved.
         DataError: If the state to resume from is damaged or of another run.
     """
-    config = cell.config
+    config, data = cell.config, cell.data
+    start = started_flow(cell, worker)
     module = MaximumLikelihood(
-        _trained(cell, started_flow(cell, worker)),
+        whole_valued(start, levels=data.levels) if isinstance(data, DequantisedData) and data.learned else start,
         optimisation=config,
         seed=derive_seed(cell.seed, "likelihood"),
-        unit=cell.data.unit,
+        unit=data.unit,
         run_key=cell.key,
     )
     outcome = fit(
@@ -201,12 +188,12 @@ def train_flow(cell: DensityCell, deadline: float, worker: Worker, progress: Pro
     )
     extra = {"stopped_at": outcome.stopped_at, "stopped_in": outcome.stopped_in or None, "attention": cell.attention}
     flow = module.averaged_flow.eval()
-    result = unmeasured(cell.variant, flow, seed=cell.seed, unit=cell.data.unit)
+    result = unmeasured(cell.variant, flow, seed=cell.seed, unit=data.unit)
     return flow, replace(
         result,
         refused=outcome.stop_reason,
         cpu_seconds=outcome.cpu_seconds,
-        train_loss=[cell.data.unit.of(loss) for loss in module.step_losses],
+        train_loss=[data.unit.of(loss) for loss in module.step_losses],
         extra=extra | {"recipe": cell.recipe, "repeat": cell.repeat, "train_seconds": outcome.seconds},
     )
 
@@ -218,19 +205,11 @@ def started_flow(cell: DensityCell, worker: Worker) -> Flow:
     """
     config, seed = cell.config, cell.seed
     used = cell.data.train_size(steps=config.steps, batch_size=config.batch_size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "model"))
+    with seeded(seed, "model"):
         bijection = cell.model_config.build_with(PowerSeries(terms=config.terms, shard=worker.shard))
         if not (config.resume and cell.file("ckpt").exists()):
             start_from_data(bijection, cell.data.first(seed=seed, used=used))
     return cell.model_config.distribution(bijection)
-
-
-def _trained(cell: DensityCell, flow: Flow) -> Flow | Dequantised:
-    """Return what is trained: the flow, or where noise is learned the distribution of whole grey levels."""
-    if isinstance(cell.data, DequantisedData) and cell.data.learned:
-        return whole_valued(flow, levels=cell.data.levels)
-    return flow
 
 
 def start_from_data(chain: Composed, x: Tensor) -> None:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from invattn._errors import check_name
 from invattn.diagnosis import Checks, SecondPreimageSearch
 from invattn.experiments.kit.data.sets import SETS
-from invattn.experiments.kit.options import IMAGE_SIZES, ORIGINAL
+from invattn.experiments.kit.options import (
+    Count,
+    Mark,
+    ModelFolder,
+    PhotographOptions,
+    Switch,
+    check_options,
+    command_line,
+    settings_of,
+    whole_number,
+)
 
 LARGEST_DETERMINANT = 4096
 """Entries of an image up to which ``--det`` computes a determinant: 3 x 32 x 32 has 3072."""
@@ -19,46 +28,31 @@ _NEAREST = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiagnosisConfig:
+class DiagnosisConfig(PhotographOptions):
     """Options of ``invattn diagnose``; test images and noise are those of the reconstruction experiment.
 
     Attributes:
-        model: Folder of the model.
-        output: Folder for the results.
-        data: ``photos``, ``cifar10``, ``svhn``, ``celeba``, or a folder of images.
-        data_root: Where the publishers' files of ``data`` lie; None downloads them.
-        images: Largest number of test images; None is all of them.
-        image_size: ``32`` or ``original``.
+        model: A model folder: OUTPUT/model/VARIANT of a run.
+        images: Most test images (default: all).
         starts: Starts of the search for second preimages, for each image: an even number, half in either direction.
-        det: Compute the sign of det(I + J) of 32x32 images too, some ten seconds each.
+        det: The sign of det(I + J) of 32x32 images too: about ten seconds each.
         batch_size: Images that are diagnosed together.
-        seed: Decides the split of the data, the noise and the first vectors.
+        seed: Decides everything that is random; that of the training run.
+        output: Folder to write.
 
     Raises:
         ValueError: If a name is unknown or a number is out of range.
     """
 
-    model: Path
-    output: Path
-    data: str = "photos"
-    data_root: Path | None = None
-    images: int | None = None
-    image_size: str = "32"
-    starts: int = 4
-    det: bool = False
-    batch_size: int = 50
-    seed: int = 0
+    model: Annotated[ModelFolder, Mark.UNSTORED]
+    images: Count | None = None
+    starts: Annotated[int, whole_number(2, multiple=2), "K"] = 4
+    det: Switch = False
+    batch_size: Count = 50
+    output: Annotated[Path, Mark.UNSTORED]
 
     def __post_init__(self) -> None:
-        check_name(self.image_size, IMAGE_SIZES, what="image size")
-        if self.starts < 2 or self.starts % 2:
-            raise ValueError(f"starts must be an even number, at least 2; got {self.starts}.")
-        if self.batch_size < 1 or (self.images is not None and self.images < 1):
-            raise ValueError(f"images and batch_size must be at least 1; got {self.images}, {self.batch_size}.")
-
-    def pixels(self) -> int | Literal["original"]:
-        """Return the image size as the data layer takes it."""
-        return "original" if self.image_size == ORIGINAL else int(self.image_size)
+        check_options(self)
 
     def checks(self, *, picard_steps: int) -> Checks:
         """Return what is looked at.
@@ -77,17 +71,9 @@ class DiagnosisConfig:
 
     def settings(self) -> dict[str, Any]:
         """Return every option that may change the numbers, as run; no paths."""
-        names = ("images", "image_size", "starts", "det", "batch_size", "seed")
-        return {name: getattr(self, name) for name in names}
+        return settings_of(self)
 
     def command(self) -> str:
         """Return a command line that repeats the run, with placeholders for the folders of this machine."""
-        parts = ["invattn diagnose MODEL", f"--data {self.data if self.data in SETS else 'DIR'}"]
-        parts += [] if self.data_root is None else ["--data-root DATA"]
-        for name, value in self.settings().items():
-            option = "--" + name.replace("_", "-")
-            if value is True:
-                parts.append(option)
-            elif value is not None and value is not False:
-                parts.append(f"{option} {value}")
-        return " ".join([*parts, "--output OUT"])
+        data = {"data": self.data if self.data in SETS else "DIR", "data_root": self.data_root and "DATA"}
+        return command_line("diagnose MODEL", data | self.settings() | {"det": "" if self.det else None})

@@ -1,140 +1,118 @@
-"""An argument parser whose errors are one line with the nearest right word."""
+"""The command line: commands made of dataclasses of options, and a parser whose errors are one line."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
-import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
 from jsonargparse import ActionYesNo, Namespace
 
-from invattn._errors import check_name
-
-
-class InvalidValue(argparse.ArgumentTypeError, ValueError):
-    """A value that an option does not take; argparse shows the first kind as it is, jsonargparse the second."""
-
-
-def one_of(known: Sequence[str], *, what: str) -> Callable[[object], str]:
-    """Return a parser of one name out of ``known``; it suggests the nearest for any other."""
-
-    def parse(value: object) -> str:
-        try:
-            return check_name(str(value), known, what=what)
-        except ValueError as error:
-            raise InvalidValue(str(error)) from None
-
-    return parse
-
-
-def some_of(known: Sequence[str], *, what: str) -> Callable[[object], str]:
-    """Return a parser of a comma-separated list of different names out of ``known``, or ``all``."""
-    parse_one = one_of((*known, "all"), what=what)
-
-    def parse(value: object) -> str:
-        names = [parse_one(part.strip()) for part in str(value).split(",")]
-        if len(set(names)) < len(names):
-            raise InvalidValue(f"{value} names one {what} twice; give each once.")
-        if "all" in names and len(names) > 1:
-            raise InvalidValue(f"{value} mixes 'all' with names; give either.")
-        return ",".join(names)
-
-    return parse
-
-
-def whole_number(minimum: int) -> Callable[[object], int]:
-    """Return a parser of whole numbers that are at least ``minimum``."""
-
-    def parse(value: object) -> int:
-        text = str(value)
-        if not text.isascii() or not text.removeprefix("-").isdigit() or int(text) < minimum:
-            raise InvalidValue(f"expected a whole number, at least {minimum}; got {value!r}.")
-        return int(text)
-
-    return parse
-
-
-def even_number(minimum: int) -> Callable[[object], int]:
-    """Return a parser of even numbers that are at least ``minimum``."""
-    parse_any = whole_number(minimum)
-
-    def parse(value: object) -> int:
-        number = parse_any(value)
-        if number % 2:
-            raise InvalidValue(f"expected an even number; got {value!r}.")
-        return number
-
-    return parse
-
-
-def number_from(low: float, high: float) -> Callable[[object], float]:
-    """Return a parser of numbers that are at least ``low`` and below ``high``."""
-
-    def parse(value: object) -> float:
-        try:
-            number = float(str(value))
-        except ValueError:
-            number = math.nan
-        if not low <= number < high:
-            raise InvalidValue(f"expected a number, at least {low:g} and below {high:g}; got {value!r}.")
-        return number
-
-    return parse
-
-
-def number_between(low: float, high: float) -> Callable[[object], float]:
-    """Return a parser of numbers strictly between ``low`` and ``high``."""
-    bounds = f"above {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}, neither included"
-
-    def parse(value: object) -> float:
-        try:
-            number = float(str(value))
-        except ValueError:
-            number = math.nan
-        if not low < number < high:
-            raise InvalidValue(f"expected a number {bounds}; got {value!r}.")
-        return number
-
-    return parse
-
-
-def numbers(minimum: int) -> Callable[[object], tuple[int, ...]]:
-    """Return a parser of whole numbers separated by commas, each at least ``minimum``; a list is valid too."""
-    parse_one = whole_number(minimum)
-
-    def parse(value: object) -> tuple[int, ...]:
-        parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
-        return tuple(parse_one(part if isinstance(part, int) else str(part).strip()) for part in parts)
-
-    return parse
-
-
-def yes_or_no(value: object) -> bool:
-    """Parse yes, no, true or false, however they are capitalised."""
-    known = {"yes": True, "true": True, "no": False, "false": False}
-    try:
-        return known[str(value).lower()]
-    except KeyError:
-        raise InvalidValue(f"expected yes or no; got {value!r}.") from None
-
-
-def numbers_between(low: float, high: float) -> Callable[[object], tuple[float, ...]]:
-    """Return a parser of numbers separated by commas, strictly between ``low`` and ``high``; a list is valid too."""
-    parse_one = number_between(low, high)
-
-    def parse(value: object) -> tuple[float, ...]:
-        parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
-        return tuple(parse_one(part if isinstance(part, float) else str(part).strip()) for part in parts)
-
-    return parse
-
+from invattn._errors import DataError
+from invattn.experiments.kit.options import Mark, Option, options_of
 
 USAGE_ERROR = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command, or one that has actions.
+
+    Attributes:
+        name: As it is written.
+        summary: A few words for the list of commands.
+        description: What it does.
+        epilog: Shown below its help.
+        actions: Commands within it; those have options, and it has none.
+        options: The dataclass of its options.
+        run: Does the work.
+        build: Returns the options that ``run`` takes from those that were given; None for ``options`` itself.
+        fixed: Where ``build`` decides what is not given: the options whose default is that of the class all the same.
+        config_file: Whether options may come from a file.
+    """
+
+    name: str
+    summary: str
+    description: str
+    epilog: str | None = None
+    actions: tuple[Command, ...] = ()
+    options: type[Any] = object
+    run: Callable[[Any], None] = print
+    build: Callable[[Mapping[str, Any]], Any] | None = None
+    fixed: tuple[str, ...] = ()
+    config_file: bool = False
+
+    def parser(self) -> OneLineParser:
+        """Return the parser of its options."""
+        parser = OneLineParser(description=self.description, epilog=self.epilog)
+        if self.actions:
+            return parser
+        if self.config_file:
+            parser.add_argument("--config", action="config", metavar="FILE.yaml", help="read options from a YAML file")
+        groups: dict[type, Any] = {self.options: parser}
+        for option in options_of(self.options).values():
+            if option.group not in groups:
+                title = (option.group.__doc__ or "").partition("\n")[0].rstrip(".")
+                groups[option.group] = parser.add_argument_group(title)
+            _add(groups[option.group], option, decided=self.build is not None and option.name not in self.fixed)
+        return parser
+
+    def read(self, given: Namespace) -> Any:
+        """Return the options that ``run`` takes.
+
+        Raises:
+            DataError: If they do not fit together.
+        """
+        known = options_of(self.options)
+        values = {name: value for name, value in vars(given).items() if name in known and value is not None}
+        try:
+            given_options = {name: known[name].value(value) for name, value in values.items()}
+            return self.options(**given_options) if self.build is None else self.build(given_options)
+        except ValueError as error:
+            raise DataError(str(error)) from None
+
+    def execute(self, given: Namespace) -> None:
+        """Do the work, or that of the action that was chosen."""
+        if self.actions:
+            chosen = {action.name: action for action in self.actions}[given.action]
+            chosen.execute(given[given.action])
+        else:
+            self.run(self.read(given))
+
+
+def add_commands(parser: OneLineParser, commands: Sequence[Command], *, dest: str) -> None:
+    """Add commands, and their actions: each to a parser that is a subcommand already, as jsonargparse wants it."""
+    chosen = parser.add_subcommands(required=True, dest=dest, metavar=dest.upper())
+    for command in commands:
+        own = command.parser()
+        chosen.add_subcommand(command.name, own, help=command.summary)
+        if command.actions:
+            add_commands(own, command.actions, dest="action")
+
+
+def _add(parser: Any, option: Option, *, decided: bool) -> None:
+    """Add an option to a parser, or to a group of its; ``decided``: what is not given is decided elsewhere."""
+    written = "--" + option.name.replace("_", "-")
+    required = option.default is MISSING
+    default = None if required or decided else option.default
+    if Mark.SWITCH in option.marks:
+        parser.add_argument(written, action=ActionYesNo(no_prefix="no-"), default=default or False, help=option.help)
+        return
+    more: dict[str, Any] = {"type": option.reader.parse, "metavar": option.reader.metavar}
+    if Mark.POSITIONAL in option.marks:
+        parser.add_argument(option.name, help=option.help, **more | ({"nargs": "+"} if option.several else {}))
+        return
+    if Mark.REPEATED in option.marks:
+        more |= {"action": "append"}
+    shown = str(default) if isinstance(default, Path) else default
+    words = option.help + (" (required)" if required else "")
+    parser.add_argument(written, default=shown, required=required, help=words.replace("%", "%%"), **more)
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):

@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 
 from invattn.experiments.kit.page import formatting
-from invattn.experiments.kit.page import formatting as labels
 from invattn.experiments.reconstruction.page import tables
 from invattn.experiments.reconstruction.record import ReconstructionRecord, ReconstructionResult
 
@@ -42,21 +41,21 @@ def markdown_table(records: ReconstructionRecord | Sequence[ReconstructionRecord
             )
         cells[key] = result
     lines = []
-    for recipe in labels.in_order((result.recipe for result in results), labels.RECIPES):
+    for recipe in formatting.in_order((result.recipe for result in results), formatting.RECIPES):
         lines += _recipe(recipe, {key[1:]: result for key, result in cells.items() if key[0] == recipe})
     return "\n".join([*lines, *_runs(runs)]) + "\n"
 
 
 def _column(result: ReconstructionResult) -> _Column:
-    return result.dataset, labels.size(result.image_size)
+    return result.dataset, formatting.size(result.image_size)
 
 
 def _recipe(recipe: str, cells: dict[tuple[str, _Column], ReconstructionResult]) -> list[str]:
-    kinds = labels.in_order((kind for kind, _ in cells), labels.KINDS)
-    datasets = labels.in_order((dataset for _, (dataset, _) in cells), tables.PAPER_DATASETS)
+    kinds = formatting.in_order((kind for kind, _ in cells), formatting.KINDS)
+    datasets = formatting.in_order((dataset for _, (dataset, _) in cells), tables.PAPER_DATASETS)
     columns = sorted({column for _, column in cells}, key=lambda column: (datasets.index(column[0]), column[1]))
     heads = [_head(column, columns) for column in columns]
-    lines = [f"## {labels.recipe(recipe)}", "", labels.GLOSSARY.get(recipe, ""), ""]
+    lines = [f"## {formatting.recipe(recipe)}", "", formatting.GLOSSARY.get(recipe, ""), ""]
     figures = [f"{head} {name}" for head in heads for name in ("MSE ↓", "SSIM ↑", "V-score ↑")]
     lines += _header(["Attention", "", *figures])
     for kind in kinds:
@@ -67,7 +66,7 @@ def _recipe(recipe: str, cells: dict[tuple[str, _Column], ReconstructionResult])
             published = None if result is None else result.paper
             paper += [formatting.MISSING] * 3 if published is None else tables.published_cells(published, plain=True)
             ours += _ours(result)
-        lines += [_line([labels.kind(kind), "paper", *paper]), _line(["", "**ours**", *ours])]
+        lines += [_line([formatting.kind(kind), "paper", *paper]), _line(["", "**ours**", *ours])]
     lines += ["", *_details(kinds, columns, heads, cells), ""]
     return lines
 
@@ -76,7 +75,7 @@ def _head(column: _Column, columns: Sequence[_Column]) -> str:
     """The data set's name, with the image size where one data set stands in several sizes or is not 32x32."""
     dataset, size = column
     alone = [name for name, _ in columns].count(dataset) == 1
-    return labels.dataset(dataset) if alone and size == "32×32" else f"{labels.dataset(dataset)} {size}"
+    return formatting.dataset(dataset) if alone and size == "32×32" else f"{formatting.dataset(dataset)} {size}"
 
 
 def _ours(result: ReconstructionResult | None) -> list[str]:
@@ -110,7 +109,7 @@ def _details(
             lines.append(
                 _line(
                     [
-                        labels.kind(kind),
+                        formatting.kind(kind),
                         head,
                         f"{result.images:,} × {result.repeats}",
                         formatting.error(metrics.mse_max, digits=2, plain=True),
@@ -136,7 +135,7 @@ def _runs(runs: Sequence[ReconstructionRecord]) -> list[str]:
     for run in runs:
         data = run.data
         versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
-        name = labels.dataset(str(data.get("name")))
+        name = formatting.dataset(str(data.get("name")))
         lines.append(
             f"- {name}: {data.get('train')} training and {data.get('test')} test images, seed {run.seed}, "
             f"pixels SHA-256 `{data.get('fingerprint')}`; `{_portable(run.command)}`; {versions}."

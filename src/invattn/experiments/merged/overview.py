@@ -10,7 +10,6 @@ from invattn.experiments.camouflage.page.tables import SCORES, label_of, ordered
 from invattn.experiments.camouflage.record import CamouflageRecord
 from invattn.experiments.density.record import DensityRecord
 from invattn.experiments.kit.page import formatting
-from invattn.experiments.kit.page import formatting as labels
 from invattn.experiments.kit.record import published_rows
 from invattn.experiments.reconstruction.page.tables import published_cells
 from invattn.experiments.reconstruction.record import ReconstructionRecord
@@ -81,8 +80,10 @@ def _reconstruction(table: str, size: str, records: Sequence[Record]) -> Iterabl
     for published in published_rows(table):
         kind, dataset = published["attention"], published["dataset"]
         figures = {key: float(published[key]) for key in ("mse", "ssim", "v_score")}
-        data = labels.dataset(dataset)
-        yield OverviewRow(kind=kind, label=labels.kind(kind), data=data, run=PUBLISHED, cells=published_cells(figures))
+        data = formatting.dataset(dataset)
+        yield OverviewRow(
+            kind=kind, label=formatting.kind(kind), data=data, run=PUBLISHED, cells=published_cells(figures)
+        )
         for number, record in _numbered(records, ReconstructionRecord):
             for result in record.results:
                 if (result.attention, result.dataset) == (kind, dataset) and str(result.image_size) in sizes:

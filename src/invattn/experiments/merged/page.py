@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,17 +10,15 @@ from pathlib import Path
 from markupsafe import Markup
 
 from invattn._errors import DataError
-from invattn._files import atomic_write, read_json
+from invattn._files import read_json
 from invattn.experiments.camouflage.page.page import render_camouflage
 from invattn.experiments.camouflage.record import CamouflageRecord, is_camouflage
 from invattn.experiments.density.page.page import render_density
 from invattn.experiments.density.record import DensityRecord, is_density
-from invattn.experiments.kit.page.environment import page_environment
+from invattn.experiments.kit.page.environment import render_page, write_page
 from invattn.experiments.merged.overview import Record, overview
 from invattn.experiments.reconstruction.page.page import render
 from invattn.experiments.reconstruction.record import ReconstructionRecord, read_record
-
-_LOG = logging.getLogger(__name__)
 
 
 def write_report(folder: Path) -> Path:
@@ -41,10 +38,7 @@ def write_report(folder: Path) -> Path:
         OSError: If the page cannot be written; an older page then stays as it is.
     """
     folder = Path(folder)
-    path = folder / "report.html"
-    atomic_write(path, render_any(read_any(folder), folder=folder).encode("utf-8"))
-    _LOG.info("wrote %s", path)
-    return path
+    return write_page(folder / "report.html", render_any(read_any(folder), folder=folder))
 
 
 def read_any(folder: Path) -> ReconstructionRecord | DensityRecord | CamouflageRecord:
@@ -81,8 +75,6 @@ def render_any(record: ReconstructionRecord | DensityRecord | CamouflageRecord, 
     return render(record, folder=folder)
 
 
-PAGE = "merged.html"
-
 _FIGURES: dict[type, dict[str, str]] = {
     ReconstructionRecord: {"reconstructions": "Fig. 3 and 4: reconstructions", "constants": "error against steps"},
     DensityRecord: {"samples": "Fig. 5: samples"},
@@ -117,11 +109,8 @@ def write_merged(folders: Sequence[Path], output: Path) -> Path:
         _run(number, record, Path(folder))
         for number, (record, folder) in enumerate(zip(records, folders, strict=True), start=1)
     ]
-    text = page_environment("merged").get_template("merged.html").render(tables=overview(records), runs=runs)
     output.mkdir(parents=True, exist_ok=True)
-    path = output / PAGE
-    atomic_write(path, text.encode("utf-8"))
-    return path
+    return write_page(output / "merged.html", render_page("merged", "merged.html", tables=overview(records), runs=runs))
 
 
 def _run(number: int, record: Record, folder: Path) -> Run:

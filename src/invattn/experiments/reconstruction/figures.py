@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invattn.bijections import Bijection, to_tokens
+from invattn.bijections import Bijection, Block
 from invattn.experiments.kit.arrays import Arrays
 from invattn.experiments.kit.data.dequantise import DequantisedImages, to_pixels
 from invattn.experiments.kit.inversion import InversionReport, clean_pixels
@@ -29,7 +29,7 @@ def query_points(height: int, width: int) -> list[tuple[int, int]]:
 
 
 @torch.no_grad()
-def query_maps(block: Bijection, image: Tensor, *, queries: Sequence[tuple[int, int]]) -> Tensor:
+def query_maps(block: Block, image: Tensor, *, queries: Sequence[tuple[int, int]]) -> Tensor:
     """Return what a few output positions take from every position, averaged over the heads.
 
     The dense map is computed for all N^2 pairs: use it for small N only.
@@ -64,7 +64,7 @@ class PicardTrace(NamedTuple):
 
 
 @torch.no_grad()
-def picard_trace(block: Bijection, images: Tensor, *, steps: int) -> PicardTrace:
+def picard_trace(block: Block, images: Tensor, *, steps: int) -> PicardTrace:
     """Run ``x_{n+1} = z - g(x_n)`` from ``x_0 = z = x + g(x)``, never stopping early.
 
     Args:
@@ -79,7 +79,7 @@ def picard_trace(block: Bijection, images: Tensor, *, steps: int) -> PicardTrace
         Invertible Attention (arXiv 2106.09003), Algorithm 1.
     """
     branch = block.branch
-    tokens = to_tokens(images)
+    tokens = block.to_branch(images)
     target = tokens + branch(tokens)
     point = target
     residuals, errors = [], []
@@ -193,7 +193,7 @@ def _curves(model: Bijection, model_config: ModelConfig, inputs: Tensor, own: Pi
     }
 
 
-def _maps(block: Bijection, images: DequantisedImages, number: Tensor, factor: int) -> Arrays:
+def _maps(block: Block, images: DequantisedImages, number: Tensor, factor: int) -> Arrays:
     inputs = squeeze(images(number), factor)
     queries = query_points(*inputs.shape[-2:])
     return {

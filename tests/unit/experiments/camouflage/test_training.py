@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from invattn.experiments.camouflage.training import MaskTraining, PeakMemory, preview
 from invattn.experiments.kit.progress import SilentProgress
-from invattn.experiments.kit.training.event_log import EventLog
 from invattn.experiments.kit.training.fit import fit
 from invattn.experiments.kit.training.interruption import Interrupted
 from invattn.experiments.kit.training.loader import ResumableLoader
+from invattn.experiments.kit.training.module import EventLog
 
 
 class Stop(SilentProgress):

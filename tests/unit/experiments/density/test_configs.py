@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 
 from invattn.bijections import ResidualBijection
-from invattn.experiments.density.config import DensityConfig, density_config
-from invattn.experiments.density.options import train_parser
+from invattn.experiments.density.command import TRAIN
+from invattn.experiments.density.config import DensityConfig
 
 CONFIGS = Path(__file__).resolve().parents[4] / "configs"
 
 
 def load(name: str, tmp_path: Path) -> DensityConfig:
-    options = train_parser().parse_args(["--config", str(CONFIGS / f"{name}.yaml"), "--output", str(tmp_path)])
-    given = {key: value for key, value in vars(options).items() if value is not None and key != "config"}
-    return density_config(given | {"output": tmp_path})
+    arguments = ["--config", str(CONFIGS / f"{name}.yaml"), "--output", str(tmp_path)]
+    config = TRAIN.read(TRAIN.parser().parse_args(arguments))
+    assert isinstance(config, DensityConfig)
+    return config
 
 
 def kinds_of(config: DensityConfig, attention: str, recipe: str) -> tuple[list[str], int]:

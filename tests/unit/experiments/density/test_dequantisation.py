@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from invattn.bijections import Composed
 from invattn.experiments.density import measure as density_measure
 from invattn.experiments.density import run as density
-from invattn.experiments.density.config import DensityConfig, density_config
+from invattn.experiments.density.config import DensityConfig, EvaluateOptions, density_config
 from invattn.experiments.density.data import DequantisedData
-from invattn.experiments.density.evaluation import EvaluateOptions, evaluate_model
+from invattn.experiments.density.evaluation import evaluate_model
 from invattn.experiments.density.likelihood import with_estimator
 from invattn.experiments.density.measure import inputs_of_test
 from invattn.experiments.density.run import open_data, run_density

@@ -18,10 +18,10 @@ from invattn.bijections import initialize
 from invattn.experiments.density.points import PointSets
 from invattn.experiments.density.training import SHOWN, MaximumLikelihood, picture_of_sets, sample_picture
 from invattn.experiments.kit.progress import SilentProgress
-from invattn.experiments.kit.training.event_log import EventLog
 from invattn.experiments.kit.training.fit import fit
 from invattn.experiments.kit.training.interruption import Interrupted
 from invattn.experiments.kit.training.loader import ResumableLoader
+from invattn.experiments.kit.training.module import EventLog
 from invattn.experiments.kit.training.optimisation import Optimisation
 from invattn.flows import Flow, StandardNormal, token_flow
 

@@ -19,7 +19,6 @@ from invattn.experiments.density.page.headline import headline, stored_likelihoo
 from invattn.experiments.density.page.samples import write_sample_page
 from invattn.experiments.density.page.tables import comparison_note, measure_of, published_table
 from invattn.experiments.kit.page.charts import common_limits
-from invattn.experiments.kit.page.pictures import sheet
 from invattn.experiments.merged.page import write_report
 
 
@@ -168,19 +167,6 @@ def test_damaged_and_foreign_arrays_are_left_out_with_the_reason(density: Module
     assert "has an unexpected shape or type" in text
     np.savez(path, **{name: value for name, value in whole.items() if not name.startswith("block")})
     assert "no figures of single blocks" in write_report(folder).read_text(encoding="utf-8")
-
-
-def test_a_sheet_frames_failures_in_red() -> None:
-    pictures = np.full((3, 4, 4, 3), 10, dtype=np.uint8)
-    with Image.open(io.BytesIO(sheet(pictures, columns=2, failed=np.array([False, True, False])))) as image:
-        pixels = np.asarray(image)
-    assert pixels.shape == (2 * 6 + 2, 2 * 6 + 2, 4)
-    assert tuple(pixels[0, 6]) == (179, 38, 30, 255)
-    assert pixels[3, 1, 3] == 0, "no frame around the first"
-    assert (pixels[2:6, 8:12, :3] == 10).all()
-    with Image.open(io.BytesIO(sheet(pictures, columns=3, white=True))) as image:
-        assert image.width >= 600
-        assert image.getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_axes_hold_bars_and_zero() -> None:

@@ -17,12 +17,12 @@ from invattn._errors import DataError
 from invattn.bijections import initialize
 from invattn.experiments.density.data import bits
 from invattn.experiments.density.points import PointSets
-from invattn.experiments.density.training import MaximumLikelihood, seeded_probes
+from invattn.experiments.density.training import MaximumLikelihood
 from invattn.experiments.kit.progress import SilentProgress as Silent
 from invattn.experiments.kit.training.checkpoint import AtomicCheckpointIO
 from invattn.experiments.kit.training.fit import FitResult, fit
 from invattn.experiments.kit.training.interruption import Interrupted
-from invattn.experiments.kit.training.loader import ResumableLoader
+from invattn.experiments.kit.training.loader import ResumableLoader, seeded
 from invattn.experiments.kit.training.optimisation import Optimisation, cosine_with_warm_up
 from invattn.flows import Flow, StandardNormal, token_flow
 from invattn.logdet import PowerSeries
@@ -85,7 +85,7 @@ def test_training_equals_a_plain_loop_and_the_average_follows(name: str, kind: A
         rate = (step + 1) / 2 if step < 2 else 0.5 * (1 + math.cos(math.pi * (step - 2) / 4))
         for group in optimizer.param_groups:
             group["lr"] = 0.01 * rate
-        with seeded_probes(3, step):
+        with seeded(3, "probes", step):
             loss = -flow.log_prob(batch.images).mean() / 64
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -224,5 +224,5 @@ def test_a_norm_beyond_floating_point_is_no_gradient_of_zero(tmp_path: Path) -> 
 
 
 def test_an_average_needs_a_decay_below_one() -> None:
-    with pytest.raises(ValueError, match="averaging must be at least 0 and below 1; got 1"):
+    with pytest.raises(ValueError, match="averaging: expected a number, at least 0 and below 1; got 1"):
         make_module(averaging=1.0)

@@ -18,8 +18,8 @@ from invattn._errors import DataError
 from invattn.bijections import ResidualBijection
 from invattn.experiments.density import measure as density_measure
 from invattn.experiments.density import run as density
-from invattn.experiments.density.config import DensityConfig, density_config
-from invattn.experiments.density.evaluation import EvaluateOptions, evaluate_model
+from invattn.experiments.density.config import DensityConfig, EvaluateOptions, density_config
+from invattn.experiments.density.evaluation import evaluate_model
 from invattn.experiments.density.likelihood import with_estimator
 from invattn.experiments.density.run import open_data, run_density
 from invattn.experiments.density.stored import open_flow
@@ -202,10 +202,10 @@ def test_training_stops_when_its_minutes_are_over_and_goes_on(folder: Path, tmp_
         ({"attention": "uniform"}, "unknown attention of a flow 'uniform'"),
         ({"attention_positions": "0"}, "scale:block pairs"),
         ({"attention_positions": "5:0"}, "no attention position"),
-        ({"kernel_sizes": ()}, "kernel_sizes must hold numbers"),
+        ({"kernel_sizes": ()}, "kernel_sizes: expected at least one value"),
         ({"activation": "lipswich"}, "Did you mean 'lipswish'"),
-        ({"whitening_ridge": 0.0}, "whitening_ridge must be positive"),
-        ({"max_minutes": -1.0}, "max_minutes must be at least 0"),
+        ({"whitening_ridge": 0.0}, "whitening_ridge: expected a number above 0"),
+        ({"max_minutes": -1.0}, "max_minutes: expected a number above 0"),
     ],
 )
 def test_options_that_do_not_fit_images_are_named(

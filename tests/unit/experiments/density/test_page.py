@@ -13,8 +13,8 @@ import pytest
 from invattn._errors import DataError
 from invattn._files import write_json
 from invattn.experiments.density.page.headline import headline
-from invattn.experiments.density.page.page import write_samples
 from invattn.experiments.density.page.points import mass_levels
+from invattn.experiments.density.page.samples import write_samples
 from invattn.experiments.density.page.tables import Measure, table_rows, training_curves
 from invattn.experiments.density.record import DensityMetrics, DensityRecord, DensityResult
 from invattn.experiments.merged.page import write_report

@@ -20,7 +20,8 @@ from invattn.experiments.density import data as density_data
 from invattn.experiments.density import figures as density_figures
 from invattn.experiments.density import measure as density_measure
 from invattn.experiments.density.command import sample_model
-from invattn.experiments.density.evaluation import EvaluateOptions, evaluate_model
+from invattn.experiments.density.config import EvaluateOptions
+from invattn.experiments.density.evaluation import evaluate_model
 from invattn.experiments.density.figures import conditional_densities
 from invattn.experiments.density.record import DensityRecord
 from invattn.experiments.density.run import DensityConfig, run_density
@@ -199,12 +200,12 @@ def test_sampling_leaves_the_default_generator_alone() -> None:
         ({"data": "set"}, "Did you mean 'sets'"),
         ({"attention": "gausian"}, "Did you mean 'gaussian'"),
         ({"recipe": "certifed"}, "Did you mean 'certified'"),
-        ({"steps": 0}, "steps must be at least 1; got 0"),
-        ({"test_size": 1}, "test_size must be at least 2"),
-        ({"lr": 0.0}, "lr must be positive"),
-        ({"lipschitz": 1.0}, "strictly between 0 and 1"),
-        ({"averaging": 1.0}, "averaging must be at least 0"),
-        ({"warm_up": -1}, "warm_up must be at least 0"),
+        ({"steps": 0}, "steps: expected a whole number, at least 1; got 0"),
+        ({"test_size": 1}, "test_size: expected a whole number, at least 2"),
+        ({"lr": 0.0}, "lr: expected a number above 0"),
+        ({"lipschitz": 1.0}, "lipschitz: expected a number between 0 and 1, neither included"),
+        ({"averaging": 1.0}, "averaging: expected a number, at least 0 and below 1"),
+        ({"warm_up": -1}, "warm_up: expected a whole number, at least 0"),
     ],
 )
 def test_bad_options_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -16,9 +16,10 @@ from invattn._errors import DataError
 from invattn._files import write_json
 from invattn.bijections import initialize
 from invattn.cli.main import main
+from invattn.experiments.density.config import SampleOptions
 from invattn.experiments.density.data import open_images
 from invattn.experiments.density.images import load_density_images
-from invattn.experiments.density.samples import SampleOptions, sample_images
+from invattn.experiments.density.samples import sample_images
 from invattn.experiments.density.stored import read_stored_data
 from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.progress import SilentProgress
@@ -51,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(folder: Path, **changes: object) -> SampleOptions:
-    return SampleOptions(**{"model": folder, "count": 6, "temperatures": (0.5, 1.0), **changes})  # type: ignore[arg-type]
+    return SampleOptions(**{"model": folder, "count": 6, "temperature": (0.5, 1.0), "output": Path("none"), **changes})  # type: ignore[arg-type]
 
 
 def test_samples_are_written_with_everything_asked_for(folder: Path, tmp_path: Path) -> None:

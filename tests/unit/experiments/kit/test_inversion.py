@@ -36,7 +36,7 @@ class Shifted(Bijection):
         assert not self.training
         return x
 
-    def solve(self, z: Tensor) -> Solution:
+    def solve(self, z: Tensor, *, start: Tensor | None = None) -> Solution:
         count = torch.arange(z.shape[0])
         return Solution(
             value=z + self.error,

@@ -1,14 +1,12 @@
-"""The page of ``invattn camouflage evaluate``: what was measured of each set, and its first maps."""
+"""The pages of a run and of maps that were measured against masks."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from invattn._files import read_json
-from invattn.experiments.camouflage.page import parts as camouflage_parts
+from invattn.experiments.camouflage.page import parts
 from invattn.experiments.camouflage.page.tables import (
     SCORES,
     Comparison,
@@ -19,22 +17,18 @@ from invattn.experiments.camouflage.page.tables import (
     score_tables,
 )
 from invattn.experiments.camouflage.record import CamouflageRecord, MapMetrics
-from invattn.experiments.kit.page import formatting
+from invattn.experiments.kit.page import formatting, pictures
 from invattn.experiments.kit.page.artifacts import Artifact
-from invattn.experiments.kit.page.environment import page_environment, write_page
+from invattn.experiments.kit.page.environment import render_page, write_page
 
 TOLERANCE = 1e-4
 """Relative error up to which an attention module counts as inverted."""
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder.
+    """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder, and return its path.
 
-    The page needs nothing else: its style, charts and pictures stand inside it. A part whose data the run did not store
-    is left out, and the page says so and why.
-
-    Returns:
-        The page's path.
+    A part whose data the run did not store is left out, and the page says so and why.
 
     Raises:
         DataError: If the folder has no readable ``results.json``.
@@ -53,30 +47,29 @@ def render_camouflage(record: CamouflageRecord, *, folder: Path) -> str:
         record: The results to show.
         folder: Where the artifacts of the figures lie.
     """
-    return page_environment("camouflage").get_template("camouflage.html").render(**_content(record, folder))
-
-
-def _content(record: CamouflageRecord, folder: Path) -> dict[str, Any]:
     groups = ordered_groups(record)
     stored = [Artifact(folder, attention=group[0].attention, recipe=group[0].recipe) for group in groups]
     compared = comparisons(record)
-    parts = [
-        camouflage_parts.threshold_curves(stored),
-        camouflage_parts.predicted_maps(stored),
-        camouflage_parts.training_losses([row for group in groups for row in group]),
-    ]
-    return {
-        "record": record,
-        "data": {key: record.data.get(key) for key in ("name", "train", "notes")},
-        "headline": headline(record, compared),
-        "scores": list(SCORES.values()),
-        "tables": score_tables(record),
-        "networks": network_rows(record),
-        "comparisons": compared,
-        "stopped": _stopped(record),
-        "settings": [(name, _setting(value)) for name, value in record.settings.items()],
-        "parts": {part.anchor: part for part in parts},
-    }
+    return render_page(
+        "camouflage",
+        "camouflage.html",
+        record=record,
+        parts=[
+            parts.threshold_curves(stored),
+            parts.predicted_maps(stored),
+            parts.training_losses([row for group in groups for row in group]),
+        ],
+        headline=headline(record, compared),
+        scores=list(SCORES.values()),
+        tables=score_tables(record),
+        networks=network_rows(record),
+        comparisons=compared,
+        stopped=[
+            f"{label_of(row.attention, row.recipe)}, seed {row.seed}: {row.extra['stopped']}; it was not measured."
+            for row in record.rows
+            if row.extra.get("stopped")
+        ],
+    )
 
 
 def headline(record: CamouflageRecord, compared: Sequence[Comparison]) -> list[str]:
@@ -108,20 +101,6 @@ def _seeds(count: int) -> str:
     return "one seed, no interval" if count == 1 else f"95% interval over {count} seeds"
 
 
-def _stopped(record: CamouflageRecord) -> list[str]:
-    return [
-        f"{label_of(row.attention, row.recipe)}, seed {row.seed}: {row.extra['stopped']}; it was not measured."
-        for row in record.rows
-        if row.extra.get("stopped")
-    ]
-
-
-def _setting(value: Any) -> str:
-    if value is None:
-        return "default"
-    return ", ".join(str(entry) for entry in value) if isinstance(value, list) else str(value)
-
-
 COLUMNS = {
     "s_measure": "S",
     "f_mean": "F mean",
@@ -146,6 +125,5 @@ def render_maps(sets: Mapping[str, MapMetrics], sheets: Mapping[str, bytes]) -> 
         (name, metrics.images, [formatting.similarity(getattr(metrics, key)) for key in COLUMNS])
         for name, metrics in sets.items()
     ]
-    pictures = {name: f"data:image/png;base64,{base64.b64encode(sheet).decode()}" for name, sheet in sheets.items()}
-    content = {"rows": rows, "columns": list(COLUMNS.values()), "pictures": pictures}
-    return page_environment("camouflage").get_template("maps.html").render(**content)
+    uris = {name: pictures.address(sheet) for name, sheet in sheets.items()}
+    return render_page("camouflage", "maps.html", rows=rows, columns=list(COLUMNS.values()), pictures=uris)

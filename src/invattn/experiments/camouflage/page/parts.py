@@ -8,8 +8,7 @@ import numpy as np
 
 from invattn.experiments.camouflage.page.tables import label_of
 from invattn.experiments.camouflage.record import CamouflageRow
-from invattn.experiments.kit.page import formatting as labels
-from invattn.experiments.kit.page import pictures
+from invattn.experiments.kit.page import formatting, pictures
 from invattn.experiments.kit.page.artifacts import Array, Artifact, MissingPartError, collect
 from invattn.experiments.kit.page.charts import Chart, Line, line_chart
 from invattn.experiments.kit.page.parts import Cell, Key, Panel, Part, Row, Strip
@@ -30,8 +29,8 @@ def threshold_curves(artifacts: Sequence[Artifact]) -> Part:
         return [str(name) for name in names], dict(zip(_MEASURES, curves, strict=True))
 
     built, left_out = collect(artifacts, build)
-    recipes = labels.in_order(
-        (artifact.recipe for artifact, _ in built if artifact.attention != "none"), labels.RECIPES
+    recipes = formatting.in_order(
+        (artifact.recipe for artifact, _ in built if artifact.attention != "none"), formatting.RECIPES
     )
     panels = []
     for name in dict.fromkeys(name for _, (names, _) in built for name in names):
@@ -42,7 +41,7 @@ def threshold_curves(artifacts: Sequence[Artifact]) -> Part:
                     for artifact, (names, curves) in built
                     if name in names and artifact.recipe in (recipe, "none")
                 ]
-                form = labels.recipe(recipe)
+                form = formatting.recipe(recipe)
                 chart = Chart(
                     name=f"{measure}-{name}-{recipe}",
                     description=f"{name}: {words} against the threshold, {form.lower()} attention and the Base network",
@@ -52,7 +51,7 @@ def threshold_curves(artifacts: Sequence[Artifact]) -> Part:
                     size=(3.8, 2.8),
                 )
                 panels.append(Panel(title=f"{name}: {words}, {form.lower()}", svg=line_chart(lines, chart)))
-    return Part(anchor="curves", panels=tuple(panels), keys=_keys([a for a, _ in built]), left_out=tuple(left_out))
+    return Part(anchor="curves", panels=tuple(panels), keys=_keys([a for a, _ in built]), left_out=left_out)
 
 
 def predicted_maps(artifacts: Sequence[Artifact]) -> Part:
@@ -68,12 +67,12 @@ def predicted_maps(artifacts: Sequence[Artifact]) -> Part:
                 rows = [_row("Image", chosen[:, 0], name), _row("Mask", chosen[:, 1], name)]
             rows.append(_row(label, chosen[:, 2], name, kind=artifact.attention))
         strips.append(Strip(title=name, rows=tuple(rows), pixels=False))
-    return Part(anchor="maps", strips=tuple(strips), left_out=tuple(left_out))
+    return Part(anchor="maps", strips=tuple(strips), left_out=left_out)
 
 
 def training_losses(rows: Sequence[CamouflageRow]) -> Part:
     """Training loss after each epoch, one chart for each recipe, with the Base network in all."""
-    recipes = labels.in_order((row.recipe for row in rows if row.attention != "none"), labels.RECIPES)
+    recipes = formatting.in_order((row.recipe for row in rows if row.attention != "none"), formatting.RECIPES)
     panels, first = [], min((row.seed for row in rows), default=0)
     for recipe in recipes or ["none"]:
         lines = [
@@ -86,7 +85,7 @@ def training_losses(rows: Sequence[CamouflageRow]) -> Part:
             for row in rows
             if row.recipe in (recipe, "none") and len(row.train_loss)
         ]
-        title = labels.recipe(recipe)
+        title = formatting.recipe(recipe)
         chart = Chart(
             name=f"mask-loss-{recipe}",
             description=f"{title}: binary cross-entropy of the training after each epoch",
@@ -95,7 +94,7 @@ def training_losses(rows: Sequence[CamouflageRow]) -> Part:
             size=(3.8, 2.8),
         )
         panels.append(Panel(title=title, svg=line_chart(lines, chart)))
-    kinds = labels.in_order((row.attention for row in rows), labels.DETECTORS)
+    kinds = formatting.in_order((row.attention for row in rows), formatting.DETECTORS)
     return Part(anchor="training", panels=tuple(panels), keys=_legend(kinds))
 
 
@@ -119,8 +118,8 @@ def _role(kind: str) -> str:
 
 
 def _keys(artifacts: Sequence[Artifact]) -> tuple[Key, ...]:
-    return _legend(labels.in_order((artifact.attention for artifact in artifacts), labels.DETECTORS))
+    return _legend(formatting.in_order((artifact.attention for artifact in artifacts), formatting.DETECTORS))
 
 
 def _legend(kinds: Sequence[str]) -> tuple[Key, ...]:
-    return tuple(Key(role=_role(kind), label=labels.DETECTORS.get(kind, kind)) for kind in kinds)
+    return tuple(Key(role=_role(kind), label=formatting.DETECTORS.get(kind, kind)) for kind in kinds)

@@ -10,7 +10,6 @@ import numpy as np
 
 from invattn.experiments.camouflage.record import CamouflageRecord, CamouflageRow
 from invattn.experiments.kit.page import formatting
-from invattn.experiments.kit.page import formatting as labels
 from invattn.experiments.kit.record import published_detection
 
 _QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -49,7 +48,7 @@ class Comparison:
     @property
     def label(self) -> str:
         """The reader's name of the kind."""
-        return labels.kind(self.kind)
+        return formatting.kind(self.kind)
 
     def text(self) -> str:
         """Return mean and interval, such as ``-0.004 ± 0.012``."""
@@ -60,7 +59,7 @@ class Comparison:
 def comparisons(record: CamouflageRecord) -> list[Comparison]:
     """Return one comparison for each kind and test set where both forms were trained with a common seed."""
     found = []
-    for kind in labels.in_order((row.attention for row in record.rows), labels.DETECTORS):
+    for kind in formatting.in_order((row.attention for row in record.rows), formatting.DETECTORS):
         for name in record.data.get("sets", {}):
             scores = {
                 (row.recipe, row.seed): row.sets[name].s_measure
@@ -137,8 +136,8 @@ class NetworkRow:
 
 def ordered_groups(record: CamouflageRecord) -> list[list[CamouflageRow]]:
     """Return the rows of each network, all seeds together, in the usual order."""
-    kinds = labels.in_order((row.attention for row in record.rows), labels.DETECTORS)
-    recipes = labels.in_order((row.recipe for row in record.rows), ("none", "unconstrained", "paper", "certified"))
+    kinds = formatting.in_order((row.attention for row in record.rows), formatting.DETECTORS)
+    recipes = formatting.in_order((row.recipe for row in record.rows), ("none", "unconstrained", "paper", "certified"))
     groups: dict[tuple[int, int], list[CamouflageRow]] = {}
     for row in record.rows:
         groups.setdefault((kinds.index(row.attention), recipes.index(row.recipe)), []).append(row)
@@ -148,8 +147,8 @@ def ordered_groups(record: CamouflageRecord) -> list[list[CamouflageRow]]:
 def label_of(attention: str, recipe: str) -> str:
     """Return the reader's name of a network."""
     if attention == "none":
-        return labels.DETECTORS["none"]
-    return f"{labels.kind(attention)}, {labels.recipe(recipe).lower()}"
+        return formatting.DETECTORS["none"]
+    return formatting.variant(attention, recipe)
 
 
 def score_tables(record: CamouflageRecord) -> list[ScoreTable]:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invattn.experiments.kit.page import formatting as labels
-from invattn.experiments.kit.page import pictures
+from invattn.experiments.kit.page import formatting, pictures
 from invattn.experiments.kit.page.artifacts import Array, Artifact, MissingPartError, collect, same_length
 from invattn.experiments.kit.page.charts import Bars, bar_chart, common_limits
 from invattn.experiments.kit.page.parts import Cell, Key, Panel, Part, Row, Scale, Strip
@@ -63,7 +62,7 @@ def block_effects(artifacts: Sequence[Artifact], *, unit: str, factor: float) ->
         _Measurement("size", "Size", "|g(x)| / |x|", "block_size"),
     )
     panels = [panel for measurement in measurements for panel in _charts(measurement, built)]
-    return Part(anchor="blocks", panels=tuple(panels), keys=_keys(built), left_out=tuple(left_out))
+    return Part(anchor="blocks", panels=tuple(panels), keys=_keys(built), left_out=left_out)
 
 
 def _effects(artifact: Artifact) -> dict[str, Array]:
@@ -101,14 +100,14 @@ def _charts(measurement: _Measurement, built: Sequence[tuple[Artifact, dict[str,
 def _role(kind: str) -> str:
     """Return the colour of a block from its description, such as ``dot_product attention``."""
     name = kind.split()[0]
-    return name if name in labels.MIXERS else "other"
+    return name if name in formatting.MIXERS else "other"
 
 
 def _keys(built: Sequence[tuple[Artifact, dict[str, Array]]]) -> tuple[Key, ...]:
     kinds = [str(kind) for _, arrays in built for kind in arrays["block_kinds"]]
-    roles = labels.in_order((_role(kind) for kind in kinds), labels.MIXERS)
+    roles = formatting.in_order((_role(kind) for kind in kinds), formatting.MIXERS)
     words = {"convolution": "Convolution", "other": "Other"}
-    return tuple(Key(role=role, label=words.get(role, labels.kind(role))) for role in roles)
+    return tuple(Key(role=role, label=words.get(role, formatting.kind(role))) for role in roles)
 
 
 def receptive_fields(artifacts: Sequence[Artifact]) -> Part:
@@ -126,7 +125,7 @@ def receptive_fields(artifacts: Sequence[Artifact]) -> Part:
         ticks=ticks,
         title="|∂zᵢ/∂xⱼ| as a share of its largest value",
     )
-    return Part(anchor="fields", strips=strips, scale=scale if rows else None, left_out=tuple(left_out))
+    return Part(anchor="fields", strips=strips, scale=scale if rows else None, left_out=left_out)
 
 
 def _tick(exponent: int) -> str:
@@ -154,7 +153,7 @@ def _field_row(artifact: Artifact) -> Row:
                 marks=(mark,),
             )
         )
-    return Row(label=labels.kind(artifact.attention), kind=artifact.attention, cells=tuple(cells))
+    return Row(label=formatting.kind(artifact.attention), kind=artifact.attention, cells=tuple(cells))
 
 
 _SMALL = 64
@@ -173,7 +172,7 @@ def image_samples(artifacts: Sequence[Artifact]) -> Part:
         panels.append(
             _samples(artifact, images[place], failed[place], float(temperatures[place]), title=artifact.label)
         )
-    return Part(anchor="samples", panels=tuple(panels), left_out=tuple(left_out))
+    return Part(anchor="samples", panels=tuple(panels), left_out=left_out)
 
 
 def temperatures(artifacts: Sequence[Artifact]) -> Part:
@@ -185,7 +184,7 @@ def temperatures(artifacts: Sequence[Artifact]) -> Part:
         for place, value in enumerate(values)
         if abs(float(value) - 1.0) > 1e-9
     ]
-    return Part(anchor="temperatures", panels=tuple(panels), left_out=tuple(left_out))
+    return Part(anchor="temperatures", panels=tuple(panels), left_out=left_out)
 
 
 def all_samples(artifact: Artifact) -> Part:
@@ -230,7 +229,7 @@ def walks(artifacts: Sequence[Artifact]) -> Part:
         steps = max(len(row.cells) for row in rows)
         heads = ("Test image", *("" for _ in range(steps - 2)), "Test image")
         strips.append(Strip(title=f"Walk {number + 1}", rows=rows, heads=heads, pixels=_small(built[0][1])))
-    return Part(anchor="walks", strips=tuple(strips), left_out=tuple(left_out))
+    return Part(anchor="walks", strips=tuple(strips), left_out=left_out)
 
 
 def own_walks(artifact: Artifact) -> Part:
@@ -255,14 +254,14 @@ def _walk(artifact: Artifact, images: Array, number: int, label: str) -> Row:
 
 def _short(artifact: Artifact) -> str:
     """A variant's name for the label of a row; the recipe where it is not the usual one."""
-    name = labels.kind(artifact.attention)
+    name = formatting.kind(artifact.attention)
     return name if artifact.recipe == "certified" else artifact.label
 
 
 def nearest(artifacts: Sequence[Artifact]) -> Part:
     """Samples over the training images nearest to them, one strip for each variant."""
     built, left_out = collect(artifacts, _neighbours)
-    return Part(anchor="nearest", strips=tuple(strip for _, strip in built), left_out=tuple(left_out))
+    return Part(anchor="nearest", strips=tuple(strip for _, strip in built), left_out=left_out)
 
 
 def _neighbours(artifact: Artifact) -> Strip:

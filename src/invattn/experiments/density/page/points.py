@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from PIL import Image
 
 from invattn.experiments.kit.page import svg
 from invattn.experiments.kit.page.artifacts import Array, Artifact, MissingPartError, collect
 from invattn.experiments.kit.page.parts import Key, Panel, Part
+from invattn.experiments.kit.page.pictures import picture_panel
 
 _DRAWN = 1000
 _SIDE = 400
@@ -29,10 +28,14 @@ def plane_densities(artifacts: Sequence[Artifact]) -> Part:
         panels.append(Panel(title="Data: test points", svg=_scatter(points, reach, role="muted", name="data")))
     for artifact, (_, samples, density, reach) in built:
         name = f"{artifact.attention}-{artifact.recipe}"
-        panels.append(Panel(title=f"Density: {artifact.label}", svg=_heat(density, f"density of {artifact.label}")))
+        panels.append(
+            picture_panel(
+                _heat(density), title=f"Density: {artifact.label}", description=f"density of {artifact.label}"
+            )
+        )
         picture = _scatter(samples, reach, role=artifact.attention, name=name)
         panels.append(Panel(title=f"Samples: {artifact.label}", svg=picture))
-    return Part(anchor="plane", panels=tuple(panels), left_out=tuple(left_out))
+    return Part(anchor="plane", panels=tuple(panels), left_out=left_out)
 
 
 def _arrays(artifact: Artifact) -> tuple[Array, Array, Array, float]:
@@ -42,16 +45,12 @@ def _arrays(artifact: Artifact) -> tuple[Array, Array, Array, float]:
     return points, samples, density, float(reach[0])
 
 
-def _heat(log_density: Array, description: str) -> Markup:
+def _heat(log_density: Array) -> Image.Image:
     """Colour p from 0 to its 99.5th percentile on the grid, so that a single peak does not darken the rest."""
     density = np.exp(np.nan_to_num(log_density.astype(np.float64), nan=-np.inf))
     top = max(float(np.quantile(density, 0.995)), 1e-300)
     colours = matplotlib.colormaps["inferno"](np.clip(density[::-1] / top, 0.0, 1.0), bytes=True)
-    image = Image.fromarray(colours[..., :3]).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
-    stream = io.BytesIO()
-    image.save(stream, format="PNG", optimize=True)
-    uri = base64.b64encode(stream.getvalue()).decode("ascii")
-    return Markup(f'<img class="sheet" src="data:image/png;base64,{uri}" alt="{escape(description)}">')
+    return Image.fromarray(colours[..., :3]).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
 
 
 def _scatter(points: Array, reach: float, *, role: str, name: str) -> Markup:
@@ -80,7 +79,7 @@ def sets_part(artifacts: Sequence[Artifact]) -> Part:
     for artifact, (_, sampled) in built:
         chart = _set_scatter(sampled, artifact.attention, f"{artifact.attention}-{artifact.recipe}")
         panels.append(Panel(title=f"Samples: {artifact.label}", svg=chart))
-    return Part(anchor="samples", panels=tuple(panels), left_out=tuple(left_out))
+    return Part(anchor="samples", panels=tuple(panels), left_out=left_out)
 
 
 def _set_scatter(sets: Array, role: str, name: str) -> Markup:
@@ -134,7 +133,7 @@ def conditionals_part(artifacts: Sequence[Artifact]) -> Part:
         anchor="conditional",
         panels=tuple(panel for _, panels in built for panel in panels),
         keys=tuple(keys) if built else (),
-        left_out=tuple(left_out),
+        left_out=left_out,
     )
 
 

@@ -1,20 +1,60 @@
-"""The page and the pictures of samples of one flow over images."""
+"""The files of ``invattn density sample``: pictures of point sets; the page and the pictures of images."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
 from invattn._errors import DataError
 from invattn._files import atomic_write, read_json
-from invattn.experiments.density.page import images as density_image_parts
-from invattn.experiments.kit.page import formatting as labels
-from invattn.experiments.kit.page.artifacts import Artifact, MissingPartError
-from invattn.experiments.kit.page.environment import page_environment
-from invattn.experiments.kit.page.pictures import sheet
+from invattn.experiments.density.page import images
+from invattn.experiments.kit.page import formatting
+from invattn.experiments.kit.page.artifacts import Array, Artifact, MissingPartError
+from invattn.experiments.kit.page.environment import render_page, write_page
+from invattn.experiments.kit.page.pictures import sheet, square_columns
 
+_LEAST_WIDTH = 640
 _NEEDED = ("model", "attention", "recipe", "seed", "count", "temperatures", "failed", "not_finite", "failures")
+
+
+def write_samples(folder: Path, sets: Array) -> Path:
+    """Write sampled point sets as ``samples.npy`` and as the picture ``samples.png``, and return its path.
+
+    Args:
+        folder: Where the files go; it is made if it is missing.
+        sets: Shape (n, N, 2), or (N, 2) for one picture of points.
+
+    Raises:
+        OSError: If a file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    values = io.BytesIO()
+    np.save(values, sets, allow_pickle=False)
+    atomic_write(folder / "samples.npy", values.getvalue())
+    sets = sets[None] if sets.ndim == 2 else sets
+    picture = io.BytesIO()
+    columns = min(4, len(sets))
+    rows = -(-len(sets) // columns)
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        figure = Figure(figsize=(2.4 * columns, 2.4 * rows), layout="constrained")
+        FigureCanvasAgg(figure)
+        for number, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+            axes.set_axis_off()
+            if number < len(sets):
+                axes.scatter(sets[number, :, 0], sets[number, :, 1], s=6, linewidths=0)
+                axes.set(xlim=(-6.5, 6.5), ylim=(-6.5, 6.5), aspect="equal")
+        figure.savefig(picture, format="png", dpi=110)
+    path = folder / "samples.png"
+    atomic_write(path, picture.getvalue())
+    return path
 
 
 def write_sample_page(folder: Path) -> Path:
@@ -36,36 +76,33 @@ def write_sample_page(folder: Path) -> Path:
         raise DataError(f"{path} does not describe samples of a flow over images. Draw them again.")
     artifact = Artifact(folder, attention=str(summary["attention"]), recipe=str(summary["recipe"]))
     try:
-        values, images, failed = artifact.take("sample_temperatures", "sample_images", "sample_failed")
+        values, drawn, failed = artifact.take("sample_temperatures", "sample_images", "sample_failed")
     except MissingPartError as reason:
         raise DataError(f"{folder} holds no samples that can be shown: {reason}. Draw them again.") from None
-    for value, pictures, lost in zip(values, images, failed, strict=True):
-        columns = max(1, round(float(len(pictures)) ** 0.5))
-        png = sheet(pictures, columns=columns, failed=lost.astype(bool), white=True)
+    for value, pictures, lost in zip(values, drawn, failed, strict=True):
+        columns = square_columns(len(pictures))
+        enlarge = max(1, _LEAST_WIDTH // (columns * (pictures.shape[2] + 2) + 2))
+        png = sheet(pictures, columns=columns, gap=2, border=2, failed=lost.astype(bool), enlarge=enlarge)
         atomic_write(folder / f"samples_T{float(value):g}.png", png)
-    page = folder / "samples.html"
-    atomic_write(page, _render(summary, artifact).encode("utf-8"))
-    return page
+    return write_page(folder / "samples.html", _render(summary, artifact))
 
 
 def _render(summary: dict[str, Any], artifact: Artifact) -> str:
     data = summary.get("data")
-    parts = [density_image_parts.all_samples(artifact)]
-    parts += [density_image_parts.own_walks(artifact)] if artifact.holds("walk_images") else []
-    parts += [density_image_parts.nearest([artifact])] if artifact.holds("nearest_images") else []
-    return (
-        page_environment("density")
-        .get_template("samples.html")
-        .render(
-            summary=summary,
-            label=artifact.label,
-            dataset=None if data is None else labels.dataset(str(data["name"])),
-            data=data,
-            headline=_headline(summary),
-            rows=_rows(summary),
-            has_distance="frechet" in summary,
-            parts={part.anchor: part for part in parts},
-        )
+    parts = [images.all_samples(artifact)]
+    parts += [images.own_walks(artifact)] if artifact.holds("walk_images") else []
+    parts += [images.nearest([artifact])] if artifact.holds("nearest_images") else []
+    return render_page(
+        "density",
+        "samples.html",
+        parts=parts,
+        summary=summary,
+        label=artifact.label,
+        dataset=None if data is None else formatting.dataset(str(data["name"])),
+        data=data,
+        headline=[_headline(summary)],
+        rows=_rows(summary),
+        has_distance="frechet" in summary,
     )
 
 

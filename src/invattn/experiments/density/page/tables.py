@@ -11,9 +11,7 @@ import numpy as np
 
 from invattn.experiments.density.record import DensityRecord, DensityResult
 from invattn.experiments.kit.page import formatting
-from invattn.experiments.kit.page import formatting as labels
 from invattn.experiments.kit.page.charts import Chart, Line, line_chart
-from invattn.experiments.kit.page.formatting import NORMS
 from invattn.experiments.kit.page.parts import Panel, Part, kind_keys
 from invattn.experiments.kit.record import published_rows
 
@@ -84,7 +82,7 @@ class DensityRow:
 
 def table_rows(record: DensityRecord) -> list[DensityRow]:
     """Return the table: one row for each training, in the usual order of kinds."""
-    order = labels.in_order((kind_of(result) for result in record.results), labels.MIXERS)
+    order = formatting.in_order((kind_of(result) for result in record.results), formatting.MIXERS)
     ordered = sorted(record.results, key=lambda result: (order.index(kind_of(result)), result.variant, result.seed))
     return [_row(result, measure_of(record)) for result in ordered]
 
@@ -101,13 +99,12 @@ def recipe_of(result: DensityResult) -> str:
 
 def name_of(result: DensityResult) -> str:
     """Return the reader's name of a variant."""
-    return f"{labels.kind(kind_of(result))}, {labels.recipe(recipe_of(result)).lower()}"
+    return formatting.variant(kind_of(result), recipe_of(result))
 
 
 def _row(result: DensityResult, measure: Measure) -> DensityRow:
     value = measure.of(result)
-    metrics, certificate = result.metrics, result.certificate
-    norm = "" if certificate is None else f" ({NORMS.get(str(certificate.get('norm')), '?')})"
+    metrics = result.metrics
     return DensityRow(
         kind=kind_of(result),
         label=name_of(result),
@@ -120,7 +117,7 @@ def _row(result: DensityResult, measure: Measure) -> DensityRow:
         if np.isfinite(metrics.inverse_error_max) and metrics.inverse_error_max > 0
         else formatting.error(metrics.inverse_error_max),
         radius=f"{metrics.spectral_radius_max:.3f}",
-        bound="none" if certificate is None else f"{formatting.bound(certificate.get('bound'))}{norm}",
+        bound=formatting.certificate(result.certificate),
         parameters=formatting.count(result.parameters),
         seconds=formatting.duration(result.cpu_seconds),
         refused=result.refused is not None,
@@ -209,7 +206,7 @@ def published_table(record: DensityRecord) -> list[PublishedRow]:
             kind=kind, label=published["model"], published=published["bits_per_dim"], ours=shown.get(key, "")
         )
         rows.append(row)
-    kinds = labels.in_order((kind for kind, _ in shown), labels.MIXERS)
+    kinds = formatting.in_order((kind for kind, _ in shown), formatting.MIXERS)
     rest = sorted((key for key in shown if key not in used), key=lambda key: (kinds.index(key[0]), key[1]))
     return [*rows, *(PublishedRow(kind=key[0], label=names[key], published="", ours=shown[key]) for key in rest)]
 
@@ -227,7 +224,7 @@ def comparison_note(record: DensityRecord) -> str:
     count = f"{train:,}" if isinstance(train, int) else "other"
     return (
         f"The two columns must not be compared: the published figures are of CIFAR-10 at 32×32 with 50,000 training "
-        f"images, ours of {labels.dataset(str(name))} at {shape_words(record)} with {count} training images."
+        f"images, ours of {formatting.dataset(str(name))} at {shape_words(record)} with {count} training images."
     )
 
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 from invattn._errors import DataError
 from invattn._files import atomic_write
-from invattn.experiments.diagnosis.page import parts as diagnosis_parts
+from invattn.experiments.diagnosis.page import parts
 from invattn.experiments.diagnosis.page.parts import DiagnosisArtifact
 from invattn.experiments.diagnosis.record import DiagnosisRecord, read_diagnosis
 from invattn.experiments.kit.page import formatting
-from invattn.experiments.kit.page import formatting as labels
-from invattn.experiments.kit.page.environment import page_environment
-from invattn.experiments.kit.page.formatting import NORMS
+from invattn.experiments.kit.page.environment import render_page, write_page
 from invattn.experiments.kit.page.parts import Tile
-
-_LOG = logging.getLogger(__name__)
 
 
 def write_diagnosis(folder: Path) -> list[Path]:
@@ -41,15 +36,13 @@ def write_diagnosis(folder: Path) -> list[Path]:
         raise DataError(f"{folder} is no folder. Give the folder that `invattn diagnose --output` wrote.")
     record = read_diagnosis(folder / "results.json")
     artifact = DiagnosisArtifact(folder / "artifacts" / "diagnosis.npz")
-    written = [folder / "diagnose.html"]
-    atomic_write(written[0], render_diagnosis(record, artifact).encode("utf-8"))
+    written = [write_page(folder / "diagnose.html", render_diagnosis(record, artifact))]
     for name, sheet in (("flagged.png", artifact.flagged_sheet()), ("pairs.png", artifact.pair_sheet())):
         if sheet is None:
             (folder / name).unlink(missing_ok=True)
             continue
         atomic_write(folder / name, sheet)
         written.append(folder / name)
-    _LOG.info("wrote %s", written[0])
     return written
 
 
@@ -60,39 +53,29 @@ def render_diagnosis(record: DiagnosisRecord, artifact: DiagnosisArtifact) -> st
         record: The results to show.
         artifact: The stored pictures.
     """
-    parts = (
-        diagnosis_parts.histograms(record),
-        diagnosis_parts.flagged(record, artifact),
-        diagnosis_parts.pairs(record, artifact),
-    )
-    return (
-        page_environment("diagnosis")
-        .get_template("diagnose.html")
-        .render(**_content(record), parts={p.anchor: p for p in parts})
-    )
-
-
-def _content(record: DiagnosisRecord) -> dict[str, Any]:
     summary = record.summary()
-    kind, recipe = labels.kind(str(record.model.get("attention"))), labels.recipe(str(record.model.get("recipe")))
-    return {
-        "record": record,
-        "summary": summary,
-        "subject": f"{kind} attention, {recipe.lower()} recipe, on {summary['images']:,} test images of "
-        f"{labels.dataset(str(record.data.get('name')))}",
-        "headline": _headline(record, summary),
-        "tiles": [
+    kind, recipe = (str(record.model.get(name)) for name in ("attention", "recipe"))
+    return render_page(
+        "diagnosis",
+        "diagnose.html",
+        record=record,
+        parts=(parts.histograms(record), parts.flagged(record, artifact), parts.pairs(record, artifact)),
+        summary=summary,
+        subject=f"{formatting.kind(kind)} attention, {formatting.recipe(recipe).lower()} recipe, on "
+        f"{summary['images']:,} test images of {formatting.dataset(str(record.data.get('name')))}",
+        headline=_headline(record, summary),
+        tiles=[
             Tile(value=str(summary["flagged"]), label="images flagged"),
             Tile(value=str(summary["lost"]), label="images lost by the inverse"),
             Tile(value=str(summary["second_preimages"]), label="second preimages found"),
             Tile(value=str(summary["pairs"]), label="visibly different pairs with one output"),
         ],
-        "rows": _rows(summary),
-        "bound": _bound(record),
-        "lost_from": f"{record.model['lost_from']:g}",
-        "settings": [(name, "all" if value is None else str(value)) for name, value in record.settings.items()],
-        "seconds": {name: formatting.duration(value) for name, value in record.seconds.items()},
-    }
+        rows=_rows(summary),
+        bound=formatting.certificate(record.model.get("certificate")),
+        lost_from=f"{record.model['lost_from']:g}",
+        settings={name: "all" if value is None else str(value) for name, value in record.settings.items()},
+        seconds={name: formatting.duration(value) for name, value in record.seconds.items()},
+    )
 
 
 def _headline(record: DiagnosisRecord, summary: dict[str, Any]) -> list[str]:
@@ -140,11 +123,3 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
         ("recall", recall, "share of the lost images that were flagged"),
         ("precision", precision, "share of the flagged images that were lost"),
     ]
-
-
-def _bound(record: DiagnosisRecord) -> str:
-    certificate = record.model.get("certificate")
-    if not isinstance(certificate, dict):
-        return "none"
-    norm = str(certificate.get("norm"))
-    return f"{formatting.bound(certificate.get('bound'))} ({NORMS.get(norm, norm)})"

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
-from PIL import Image
 
 from invattn.experiments.diagnosis.record import DiagnosedImage, DiagnosisRecord
 from invattn.experiments.kit.page import formatting, pictures
-from invattn.experiments.kit.page.artifacts import DAMAGE, Array, MissingPartError
+from invattn.experiments.kit.page.artifacts import Array, MissingPartError, same_length, stored_arrays
 from invattn.experiments.kit.page.charts import Chart, Line, line_chart
 from invattn.experiments.kit.page.parts import Cell, Key, Panel, Part, Row, Scale, Strip
 
-_GAP = 4
 _ENLARGE_BELOW = 128
 
 
@@ -36,26 +33,18 @@ class DiagnosisArtifact:
         Raises:
             MissingPartError: If one is absent or unreadable, or they do not fit together.
         """
-        try:
-            with self._path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                found = [stored[name] for name in names if name in stored.files]
-        except FileNotFoundError:
-            raise MissingPartError("the run stored no pictures") from None
-        except DAMAGE:
-            raise MissingPartError(f"the stored file {self._path.name} is damaged") from None
+        found = list(stored_arrays(self._path, names, what="pictures").values())
         if len(found) < len(names):
             raise MissingPartError("there are none")
-        if len({len(array) for array in found}) != 1:
-            raise MissingPartError("the stored arrays do not fit together")
+        same_length(*found)
         return found
 
     def flagged_sheet(self) -> bytes | None:
         """Return a PNG file with one flagged image a row, beside what the inverse returned; None without any."""
         try:
-            first, second = self.take("failing_image", "failing_returned")
+            return _sheet(*self.take("failing_image", "failing_returned"))
         except MissingPartError:
             return None
-        return _sheet([first, second])
 
     def pair_sheet(self) -> bytes | None:
         """Return a PNG file with one pair a row: both inputs and their difference, grey; None without any."""
@@ -63,24 +52,13 @@ class DiagnosisArtifact:
             first, second, difference = self.take("pair_first", "pair_second", "pair_difference")
         except MissingPartError:
             return None
-        grey = np.clip(difference, 0, 255).astype(np.uint8)[..., None].repeat(3, axis=-1)
-        return _sheet([first, second, grey])
+        return _sheet(first, second, np.clip(difference, 0, 255).astype(np.uint8)[..., None].repeat(3, axis=-1))
 
 
-def _sheet(columns: list[Array]) -> bytes:
+def _sheet(*columns: Array) -> bytes:
     """Set pictures into rows and columns on white, small ones enlarged pixel by pixel."""
-    rows, height, width = columns[0].shape[:3]
-    sheet = np.full((rows * (height + _GAP) - _GAP, len(columns) * (width + _GAP) - _GAP, 3), 255, dtype=np.uint8)
-    for place, column in enumerate(columns):
-        for row, picture in enumerate(column):
-            top, left = row * (height + _GAP), place * (width + _GAP)
-            sheet[top : top + height, left : left + width] = picture
-    image = Image.fromarray(sheet)
-    if max(height, width) < _ENLARGE_BELOW:
-        image = image.resize((image.width * 3, image.height * 3), Image.Resampling.NEAREST)
-    stream = io.BytesIO()
-    image.save(stream, format="PNG")
-    return stream.getvalue()
+    rows = [picture for row in zip(*columns, strict=True) for picture in row]
+    return pictures.sheet(rows, columns=len(columns), enlarge=3 if max(columns[0].shape[1:3]) < _ENLARGE_BELOW else 1)
 
 
 _BINS = 40

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,12 @@ from torch import Tensor
 _INCREMENT = 0x9E3779B97F4A7C15 - 2**64
 _MULTIPLIERS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
 _SHIFTS = (30, 27, 31)
+
+# x + u has 8 + 16 bits and is exact in float32. With more bits 255 + u could round up to 256.
+_NOISE_BITS = 16
+
+LEVELS = 256
+"""Grey levels of an 8-bit image."""
 
 LARGEST_BITS = 53
 """Random bits of one number that float64 holds exactly."""
@@ -46,7 +54,7 @@ def counter_uniform(index: Tensor, *, seed: int, step: int, count: int, bits: in
 
 def _mix(state: Tensor) -> Tensor:
     """Scramble int64 tensors, elementwise; int64 products wrap modulo 2^64."""
-    for shift, multiplier in zip(_SHIFTS, _MULTIPLIERS, strict=False):
+    for shift, multiplier in zip(_SHIFTS[:2], _MULTIPLIERS, strict=True):
         state = (state ^ _shift_right(state, shift)) * multiplier
     mixed: Tensor = state ^ _shift_right(state, _SHIFTS[-1])
     return mixed
@@ -61,13 +69,6 @@ def _shift_right(state: Tensor, shift: int) -> Tensor:
 def _signed(number: int) -> int:
     """Wrap any integer to the signed 64-bit range."""
     return (number + 2**63) % 2**64 - 2**63
-
-
-# x + u has 8 + 16 bits and is exact in float32. With more bits 255 + u could round up to 256.
-_NOISE_BITS = 16
-
-LEVELS = 256
-"""Grey levels of an 8-bit image."""
 
 
 def dequantise(images: Tensor, *, seed: int, step: int, index: Tensor, levels: int = LEVELS) -> Tensor:
@@ -112,30 +113,30 @@ def to_pixels(values: Tensor) -> Tensor:
     return LEVELS * (values + 0.5)
 
 
+@dataclass(frozen=True)
 class DequantisedImages:
     """Draws the dequantisation noise of any subset of images, in any order, the same each time.
 
-    Args:
+    Attributes:
         images: uint8, with shape (n, 3, H, W).
         seed: Decides the noise.
     """
 
-    def __init__(self, images: Tensor, *, seed: int) -> None:
-        self._images = images
-        self._seed = seed
+    images: Tensor
+    seed: int
 
     def __len__(self) -> int:
-        return self._images.shape[0]
+        return self.images.shape[0]
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return self._images.shape[-2], self._images.shape[-1]
+        return self.images.shape[-2], self.images.shape[-1]
 
     def pixels(self, index: Tensor) -> Tensor:
         """Return the 8-bit images of an index, with shape (B, 3, H, W)."""
-        return self._images[index]
+        return self.images[index]
 
     def __call__(self, index: Tensor, epoch: int = 0) -> Tensor:
         """Return the images of an index in [-0.5, 0.5), with shape (B, 3, H, W), with the noise of an epoch."""
-        return dequantise(self._images[index], seed=self._seed, step=epoch, index=index)
+        return dequantise(self.images[index], seed=self.seed, step=epoch, index=index)

@@ -1,13 +1,12 @@
 """Images that are files: any folder, and CelebA's."""
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from invattn._errors import DataError
 from invattn.experiments.kit.data.pixels import read_picture
-from invattn.experiments.kit.data.reading import ImageRequest, Picture, Pictures, brief, disjoint_counts
+from invattn.experiments.kit.data.reading import ImageRequest, Pictures, brief, disjoint_counts
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -27,11 +26,13 @@ def open_folder(folder: Path, request: ImageRequest) -> Pictures:
     """
     if (folder / "train").is_dir() and (folder / "test").is_dir():
         train, test = list_images(folder / "train"), list_images(folder / "test")
-        return Pictures(read_all(train[: request.train_size]), read_all(test[: request.test_size]))
+        return Pictures(map(read_picture, train[: request.train_size]), map(read_picture, test[: request.test_size]))
     paths = list_images(folder)
     order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(request.seed % 2**63)).tolist()
     note = f"there are no train and test folders: {len(paths)} images were split at random (seed {request.seed})"
-    return _ends([paths[place] for place in order], folder, request, notes=(note, *_folders_note(folder)))
+    inside = ", ".join(_folder_names(folder))
+    notes = (note, f"folders inside are not read: {inside}") if inside else (note,)
+    return _ends([paths[place] for place in order], folder, request, notes=notes)
 
 
 def open_celeba(data_root: Path, request: ImageRequest) -> Pictures:
@@ -55,7 +56,8 @@ def _ends(paths: list[Path], folder: Path, request: ImageRequest, *, notes: tupl
     train_count, test_count = disjoint_counts(
         len(paths), train_size=request.train_size, test_size=request.test_size, name=str(folder)
     )
-    return Pictures(read_all(paths[:train_count]), read_all(paths[len(paths) - test_count :]), notes)
+    test = paths[len(paths) - test_count :]
+    return Pictures(map(read_picture, paths[:train_count]), map(read_picture, test), notes)
 
 
 def _find_celeba(data_root: Path) -> Path:
@@ -87,11 +89,6 @@ def list_images(folder: Path) -> list[Path]:
     return files
 
 
-def read_all(paths: Sequence[Path]) -> Iterator[Picture]:
-    """Decode image files one by one."""
-    return map(read_picture, paths)
-
-
 def _entries(folder: Path) -> list[Path]:
     if not folder.exists():
         raise DataError(f"there is no folder {folder}: check the path")
@@ -106,8 +103,3 @@ def _entries(folder: Path) -> list[Path]:
 
 def _folder_names(folder: Path) -> list[str]:
     return [path.name for path in _entries(folder) if path.is_dir()]
-
-
-def _folders_note(folder: Path) -> tuple[str, ...]:
-    names = _folder_names(folder)
-    return (f"folders inside are not read: {', '.join(names)}",) if names else ()

@@ -1,5 +1,6 @@
 """Pixels of one picture: decoding to 8-bit RGB, centre square, antialiased resize, even sides."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ from torch import Tensor
 from invattn._errors import DataError
 from invattn.experiments.kit.data.reading import Picture, brief
 
-_GREY = frozenset({"1", "L"})
+_REMARKS = {"RGB": "", "1": "grey, converted to RGB", "L": "grey, converted to RGB"} | {
+    mode: f"{mode}, converted to RGB without the alpha channel" for mode in ("RGBA", "LA", "PA")
+}
 _GREY_16_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
-_WITH_ALPHA = frozenset({"RGBA", "LA", "PA"})
 _NO_FIXED_SCALE = frozenset({"F", "I"})
 
 
@@ -37,7 +39,7 @@ def read_picture(path: Path) -> Picture:
         ) from error
     if frames > 1:
         remark = "; ".join(filter(None, [picture.remark, "several frames or pages, the first is used"]))
-        return Picture(picture.name, picture.pixels, remark)
+        return replace(picture, remark=remark)
     return picture
 
 
@@ -51,16 +53,16 @@ def to_picture(image: Image.Image, *, name: str) -> Picture:
         raise DataError(_why_no_scale(image, name))
     if image.mode in _GREY_16_BIT:
         grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-        return Picture(name, _planes(Image.fromarray(grey).convert("RGB")), "16-bit grey, reduced to 8-bit RGB")
+        return Picture(name, planes(Image.fromarray(grey).convert("RGB")), "16-bit grey, reduced to 8-bit RGB")
     if image.mode == "P":
-        return Picture(name, _planes(image.convert("RGBA").convert("RGB")), "palette, converted to RGB")
-    return Picture(name, _planes(image.convert("RGB")), _remark(image.mode))
+        return Picture(name, planes(image.convert("RGBA").convert("RGB")), "palette, converted to RGB")
+    return Picture(name, planes(image.convert("RGB")), _REMARKS.get(image.mode, f"{image.mode}, converted to RGB"))
 
 
-def centre_square(pixels: Tensor) -> Tensor:
-    """Cut the largest centred square out of images with shape (..., H, W)."""
+def centre_square(pixels: Tensor, *, side: int | None = None) -> Tensor:
+    """Cut a centred square, the largest one where no side is given, out of images with shape (..., H, W)."""
     height, width = pixels.shape[-2:]
-    side = min(height, width)
+    side = min(height, width) if side is None else side
     top, left = (height - side) // 2, (width - side) // 2
     return pixels[..., top : top + side, left : left + side]
 
@@ -85,19 +87,14 @@ def crop_even(pixels: Tensor) -> Tensor:
     return pixels[..., : height - height % 2, : width - width % 2]
 
 
-def _planes(image: Image.Image) -> Tensor:
+def to_image(pixels: Tensor) -> Image.Image:
+    """Turn a uint8 tensor with shape (3, H, W) into an RGB image."""
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+
+
+def planes(image: Image.Image) -> Tensor:
     """Turn an RGB image into a contiguous uint8 tensor with shape (3, H, W)."""
     return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()
-
-
-def _remark(mode: str) -> str:
-    if mode == "RGB":
-        return ""
-    if mode in _GREY:
-        return "grey, converted to RGB"
-    if mode in _WITH_ALPHA:
-        return f"{mode}, converted to RGB without the alpha channel"
-    return f"{mode}, converted to RGB"
 
 
 def _why_no_scale(image: Image.Image, name: str) -> str:

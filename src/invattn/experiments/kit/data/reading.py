@@ -22,11 +22,7 @@ def brief(error: BaseException) -> str:
 
 
 def optional_module(name: str, *, distribution: str) -> ModuleType:
-    """Import a module, such as `"scipy.io"`, of a distribution, such as `"scipy"`.
-
-    Raises:
-        DataError: when it is not installed; one line that says how to install it.
-    """
+    """Import a module, such as `"scipy.io"`, of a distribution, such as `"scipy"`; DataError when it is missing."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -118,7 +114,7 @@ def disjoint_counts(total: int, *, train_size: int, test_size: int, name: str) -
         total: how many images there are.
         train_size: how many training images were asked for, at least 1.
         test_size: how many test images were asked for, at least 1.
-        name: the place they come from, for the error message.
+        name: the place they come from, for messages.
 
     Raises:
         DataError: when there are fewer than two images.

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from invattn._errors import DataError
-from invattn.experiments.kit.data.cifar10 import open_cifar10
 from invattn.experiments.kit.data.folder import open_celeba, open_folder
 from invattn.experiments.kit.data.hub import HUB_SETS, open_hub
 from invattn.experiments.kit.data.photos import open_photos
 from invattn.experiments.kit.data.pixels import centre_square, crop_even, resize
+from invattn.experiments.kit.data.publishers import open_cifar10, open_svhn
 from invattn.experiments.kit.data.reading import ImageRequest, ImageSize, Picture, Pictures
-from invattn.experiments.kit.data.svhn import open_svhn
 
 SETS = ("photos", "cifar10", "svhn", "celeba")
 
@@ -56,11 +55,7 @@ def fingerprint(*images: Tensor) -> str:
 
 
 def load_reconstruction_data(request: ImageRequest) -> ImageData:
-    """Load training and test images of one size.
-
-    Raises:
-        DataError: when there is no such data, or it cannot be used; one line that says what to do.
-    """
+    """Load training and test images of one size; DataError when there is no such data, or it cannot be used."""
     unused = request.data_root is not None and request.name not in _PUBLISHERS_LAYOUT
     notes = (f"data_root was given and is not used by {request.name}",) if unused else ()
     return gather(open_pictures(request), request, further_notes=notes)
@@ -125,7 +120,6 @@ class _Tally:
     first: str = ""
 
     def stack(self, pictures: Iterable[Picture], *, part: str) -> Tensor:
-        """Return the pictures as one uint8 batch with shape (n, 3, H, W)."""
         fitted = [self._fit(picture) for picture in pictures]
         if not fitted:
             raise DataError(f"there are no {part} images: ask for at least one, and check the data folder")
@@ -136,7 +130,6 @@ class _Tally:
         return _text(next(iter(self.sizes))) if len(self.sizes) == 1 else "various"
 
     def notes(self) -> list[str]:
-        """Say what was cropped, resized and converted."""
         total = sum(self.sizes.values())
         notes = [f"{count} of {total} images: {remark}" for remark, count in sorted(self.remarks.items())]
         size_note = self._crop_note() if self.image_size == "original" else self._resize_note(self.image_size)

@@ -4,70 +4,39 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from invattn.experiments.kit.page import formatting as labels
+from invattn.experiments.kit.page import formatting
 
 Array = NDArray[Any]
 T = TypeVar("T")
 
 _DIMENSIONS = {
-    "originals": 4,
-    "reconstructions": 4,
-    "errors": 3,
-    "image_mse": 1,
-    "image_index": 1,
-    "all_mse": 1,
-    "residual_steps": 1,
-    "residual_median": 1,
-    "residual_max": 1,
-    "curve_c": 1,
-    "curve_steps": 1,
-    "curve_error": 2,
-    "attention_image": 3,
-    "attention_query": 2,
-    "attention_maps": 3,
-    "losses": 1,
-    "nats": 1,
-    "real_sets": 3,
-    "sampled_sets": 3,
-    "conditional": 3,
-    "conditional_points": 2,
-    "conditional_arrived": 1,
-    "conditional_reach": 1,
-    "real_images": 4,
-    "sample_temperatures": 1,
-    "sample_images": 5,
-    "sample_failed": 2,
-    "walk_images": 5,
-    "nearest_samples": 4,
-    "nearest_images": 5,
-    "nearest_distance": 2,
-    "block_kinds": 1,
-    "block_log_det": 1,
-    "block_size": 1,
-    "block_change": 1,
-    "block_change_error": 1,
-    "field_names": 1,
-    "field_maps": 3,
-    "field_place": 1,
-    "plane_points": 2,
-    "plane_samples": 2,
-    "plane_density": 2,
-    "plane_reach": 1,
-    "threshold_sets": 1,
-    "threshold_f": 2,
-    "threshold_e": 2,
-    "map_sets": 1,
-    "map_pictures": 5,
+    name: dimensions
+    for dimensions, names in {
+        1: (
+            "image_mse image_index all_mse residual_steps residual_median residual_max curve_c curve_steps "
+            "losses nats conditional_arrived conditional_reach sample_temperatures block_kinds block_log_det "
+            "block_size block_change block_change_error field_names field_place plane_reach threshold_sets "
+            "map_sets"
+        ),
+        2: (
+            "curve_error attention_query conditional_points sample_failed nearest_distance plane_points "
+            "plane_samples plane_density threshold_f threshold_e"
+        ),
+        3: "errors attention_image attention_maps real_sets sampled_sets conditional field_maps",
+        4: "originals reconstructions real_images nearest_samples",
+        5: "sample_images walk_images nearest_images map_pictures",
+    }.items()
+    for name in names.split()
 }
 # What numpy and zipfile raise for a file that is cut, altered, pickled or no archive at all (a bare array is none).
-DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 _PICTURES = (
     *("originals", "reconstructions", "attention_image"),
     *("real_images", "sample_images", "walk_images", "nearest_samples", "nearest_images"),
@@ -105,7 +74,7 @@ class Artifact:
     @property
     def label(self) -> str:
         """The reader's name of the pair."""
-        kind, recipe = labels.kind(self.attention), labels.recipe(self.recipe).lower()
+        kind, recipe = formatting.kind(self.attention), formatting.recipe(self.recipe).lower()
         return f"{kind.removesuffix(')')}, {recipe})" if kind.endswith(")") else f"{kind} ({recipe})"
 
     def take(self, *names: str) -> list[Array]:
@@ -114,14 +83,8 @@ class Artifact:
         Raises:
             MissingPartError: If one is absent, empty, unreadable or of the wrong shape.
         """
-        try:
-            # Opened here: numpy leaves the file open if it turns out to be damaged.
-            with self._path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                return [self._checked(stored, name) for name in names]
-        except FileNotFoundError:
-            raise MissingPartError("the run stored no arrays for figures") from None
-        except DAMAGE:
-            raise MissingPartError(f"the stored file {self._path.name} is damaged") from None
+        stored = stored_arrays(self._path, names, what="arrays for figures")
+        return [self._checked(stored, name) for name in names]
 
     def holds(self, name: str) -> bool:
         """Whether an array of this name can be taken."""
@@ -131,10 +94,10 @@ class Artifact:
             return False
         return True
 
-    def _checked(self, stored: Any, name: str) -> Array:
-        if name not in stored.files:
+    def _checked(self, stored: Mapping[str, Array], name: str) -> Array:
+        if name not in stored:
             raise MissingPartError(_ABSENT.get(name.split("_")[0], f"the run stored no array {name!r}"))
-        value: Array = stored[name]
+        value = stored[name]
         wanted = np.uint8 if name in _PICTURES else None
         kinds = "U" if name in _WORDS else "uif"
         if value.ndim != _DIMENSIONS[name] or value.dtype.kind not in kinds or (wanted and value.dtype != wanted):
@@ -144,6 +107,22 @@ class Artifact:
         if name in _PICTURES and value.shape[-1] != 3:
             raise MissingPartError(f"the stored array {name!r} is not a colour image")
         return value
+
+
+def stored_arrays(path: Path, names: Iterable[str], *, what: str) -> dict[str, Array]:
+    """Return those of the named arrays that a file of arrays holds.
+
+    Raises:
+        MissingPartError: If there is no file, which then was to hold ``what``, or it cannot be read.
+    """
+    try:
+        # Opened here: numpy leaves the file open if it turns out to be damaged.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            return {name: stored[name] for name in names if name in stored.files}
+    except FileNotFoundError:
+        raise MissingPartError(f"the run stored no {what}") from None
+    except _DAMAGE:
+        raise MissingPartError(f"the stored file {path.name} is damaged") from None
 
 
 def same_length(*arrays: Array) -> None:
@@ -158,7 +137,7 @@ def same_length(*arrays: Array) -> None:
 
 def collect(
     artifacts: Iterable[Artifact], build: Callable[[Artifact], T]
-) -> tuple[list[tuple[Artifact, T]], list[str]]:
+) -> tuple[list[tuple[Artifact, T]], tuple[str, ...]]:
     """Build something from every artifact, and say in sentences what had to be left out.
 
     Returns:
@@ -171,4 +150,4 @@ def collect(
             built.append((artifact, build(artifact)))
         except MissingPartError as reason:
             missing.setdefault(str(reason), []).append(artifact.label)
-    return built, [f"Left out: {', '.join(names)}, because {reason}." for reason, names in missing.items()]
+    return built, tuple(f"Left out: {', '.join(names)}, because {reason}." for reason, names in missing.items())

@@ -1,32 +1,53 @@
-"""The templates of all pages, and how one is written."""
+"""How a page is made: an experiment's template over the shared base, filled from its record, and written."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
 from invattn._files import atomic_write
+from invattn.experiments.kit.page import formatting, svg
+from invattn.experiments.kit.page.parts import Part
 
 _LOG = logging.getLogger(__name__)
+_DATA = ("name", "fingerprint", "train", "test", "dimensions", "notes")
 
 
-def page_environment(experiment: str) -> jinja2.Environment:
-    """Return the templates of an experiment's pages, beside the shared ones; what is undefined in one is an error.
+def render_page(
+    experiment: str, template: str, *, record: Any = None, parts: Iterable[Part] = (), **content: Any
+) -> str:
+    """Return a page as text; it needs nothing else, since its style, charts and pictures stand inside it.
 
     Args:
-        experiment: Its folder below ``invattn.experiments``.
+        experiment: The folder below ``invattn.experiments`` whose templates are found beside the shared ones.
+        template: The name of the template, which extends ``base.html`` and says in its blocks what is its own.
+        record: The results with their command, data, settings and versions; None for a page of no single run.
+        parts: The sections with pictures or charts, for the template under their anchors.
+        content: What else the template needs; it comes before what is taken from the record.
     """
-    return jinja2.Environment(
-        loader=jinja2.ChoiceLoader(
-            [jinja2.PackageLoader(f"invattn.experiments.{folder}") for folder in (experiment, "kit")]
-        ),
+    folders = [jinja2.PackageLoader(f"invattn.experiments.{folder}") for folder in (experiment, "kit")]
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(folders),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["variable"] = svg.variable
+    shared: dict[str, Any] = {
+        "headline": (),
+        "tiles": (),
+        "record": record,
+        "parts": {part.anchor: part for part in parts},
+    }
+    if record is not None:
+        shared["data"] = {key: record.data.get(key) for key in _DATA}
+        shared["settings"] = {name: formatting.setting(value) for name, value in record.settings.items()}
+    return environment.get_template(template).render(**shared | content)
 
 
 def write_page(path: Path, text: str) -> Path:

@@ -1,9 +1,13 @@
-"""Numbers as a reader sees them; rounding never makes a figure look better than it is where that would mislead."""
+"""Numbers and names as a reader sees them.
+
+Rounding never makes a figure look better than it is where that would mislead.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 MISSING = "–"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -69,6 +73,20 @@ def bound(value: float | None) -> str:
         if float(text) < 1.0 or value >= 1.0:
             return text
     return repr(value)
+
+
+def certificate(values: Mapping[str, Any] | None) -> str:
+    """Return the bound of a certificate with its norm, such as ``0.9000 (∞,2)``, or ``none``."""
+    if not values:
+        return "none"
+    return f"{bound(values.get('bound'))} ({str(values.get('norm')).replace('inf', '∞')})"
+
+
+def setting(value: Any) -> str:
+    """Return the value of an option."""
+    if value is None:
+        return "default"
+    return ", ".join(str(entry) for entry in value) if isinstance(value, list) else str(value)
 
 
 def count(value: float | None, *, decimals: int = 0) -> str:
@@ -165,6 +183,11 @@ def recipe(name: str) -> str:
     return RECIPES.get(name, name)
 
 
+def variant(attention: str, recipe_name: str) -> str:
+    """Return the reader's name of an attention kind in a recipe, such as ``Gaussian, certified``."""
+    return f"{kind(attention)}, {recipe(recipe_name).lower()}"
+
+
 def dataset(name: str) -> str:
     """Return the reader's name of a data set; an unknown one, such as a folder, stands as it is."""
     return DATASETS.get(name, name)
@@ -183,7 +206,3 @@ def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
     given = list(dict.fromkeys(names))
     order = list(known)
     return [name for name in order if name in given] + [name for name in given if name not in order]
-
-
-NORMS = {"inf,2": "∞,2", "2": "2"}
-"""Name of a norm in a certificate -> as printed."""

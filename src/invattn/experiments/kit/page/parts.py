@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from invattn.experiments.kit.page import formatting as labels
+from invattn.experiments.kit.page import formatting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +96,12 @@ class Part:
     panels: tuple[Panel, ...] = ()
     keys: tuple[Key, ...] = ()
     scale: Scale | None = None
-    left_out: tuple[str, ...] = field(default=())
+    left_out: tuple[str, ...] = ()
 
 
 def kind_keys(names: list[str]) -> tuple[Key, ...]:
     """Return the legend of the attention kinds, in the usual order."""
-    return tuple(Key(role=name, label=labels.kind(name)) for name in labels.in_order(names, labels.MIXERS))
+    return tuple(Key(role=name, label=formatting.kind(name)) for name in formatting.in_order(names, formatting.MIXERS))
 
 
 @dataclass(frozen=True, kw_only=True)

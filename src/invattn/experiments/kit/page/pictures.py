@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import math
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
@@ -25,7 +27,7 @@ def png(image: Array) -> str:
     Args:
         image: uint8, shape (H, W, 3).
     """
-    return _address(Image.fromarray(np.ascontiguousarray(image)))
+    return address(_file(Image.fromarray(np.ascontiguousarray(image))))
 
 
 def log_heat(values: Array, *, low: float, high: float) -> str:
@@ -78,48 +80,47 @@ def _coloured(unit: Array, finite: Array, name: str) -> str:
     level = np.where(finite, np.round(np.clip(unit, 0.0, 1.0) * (_LEVELS - 1)), _LEVELS).astype(np.uint8)
     picture = Image.fromarray(level)
     picture.putpalette([part for shade in (*_shades(name, _LEVELS), _NOT_FINITE) for part in shade])
-    return _address(picture)
+    return address(_file(picture))
 
-
-def _address(picture: Image.Image) -> str:
-    stream = io.BytesIO()
-    picture.save(stream, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
-
-
-GAP = 2
-"""Pixels between pictures, before they are enlarged."""
 
 _FAILED = (179, 38, 30, 255)
-_LEAST_WIDTH = 640
 
 
-def sheet(pictures: Array, *, columns: int, failed: Array | None = None, white: bool = False) -> bytes:
-    """Set pictures side by side, row by row, enlarge small ones pixel by pixel, and return a PNG file.
+def sheet(
+    pictures: Sequence[Array],
+    *,
+    columns: int,
+    gap: int = 4,
+    border: int = 0,
+    failed: Array | None = None,
+    white: bool = True,
+    enlarge: int = 1,
+) -> bytes:
+    """Set pictures side by side, row by row, and return a PNG file.
 
     Args:
-        pictures: uint8, shape (n, H, W, 3).
+        pictures: uint8, shape (H, W, 3) each; all have one height, and those of a column one width.
         columns: Pictures in a row.
-        failed: Whether each failed, shape (n,): those stand in a red frame. None: none did.
+        gap: Pixels between pictures.
+        border: Pixels around all of them.
+        failed: Whether each failed, shape (n,): those stand in a red frame as wide as the border. None: none did.
         white: Whether the gaps are white; else they are transparent.
+        enlarge: How many pixels wide and high each pixel becomes.
     """
-    count, height, width = pictures.shape[:3]
-    rows = -(-count // columns)
-    shape = (rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 4)
+    height, widths = pictures[0].shape[0], [picture.shape[1] for picture in pictures[:columns]]
+    rows = -(-len(pictures) // columns)
+    shape = (rows * (height + gap) - gap + 2 * border, sum(widths) + (len(widths) - 1) * gap + 2 * border, 4)
     canvas = np.full(shape, 255 if white else 0, dtype=np.uint8)
     for number, picture in enumerate(pictures):
-        top, left = number // columns * (height + GAP), number % columns * (width + GAP)
+        row, column = divmod(number, columns)
+        top, left = border + row * (height + gap), border + sum(widths[:column]) + column * gap
         if failed is not None and failed[number]:
-            canvas[top : top + height + 2 * GAP, left : left + width + 2 * GAP] = _FAILED
-        place = canvas[top + GAP : top + GAP + height, left + GAP : left + GAP + width]
+            canvas[top - border : top + height + border, left - border : left + picture.shape[1] + border] = _FAILED
+        place = canvas[top : top + height, left : left + picture.shape[1]]
         place[..., :3], place[..., 3] = picture, 255
-    factor = max(1, _LEAST_WIDTH // shape[1])
     image = Image.fromarray(canvas[..., :3] if white else canvas)
-    if white:
-        image = image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
-    stream = io.BytesIO()
-    image.save(stream, format="PNG", optimize=True)
-    return stream.getvalue()
+    image = image.resize((enlarge * image.width, enlarge * image.height), Image.Resampling.NEAREST)
+    return _file(image, optimize=True)
 
 
 def sheet_panel(pictures: Array, *, title: str, description: str, failed: Array | None = None) -> Panel:
@@ -131,7 +132,31 @@ def sheet_panel(pictures: Array, *, title: str, description: str, failed: Array 
         description: What it shows, for readers who cannot see it.
         failed: As in ``sheet``.
     """
-    columns = max(1, round(float(len(pictures)) ** 0.5))
-    uri = base64.b64encode(sheet(pictures, columns=columns, failed=failed)).decode("ascii")
-    image = f'<img class="sheet" src="data:image/png;base64,{uri}" alt="{escape(description)}">'
-    return Panel(title=title, svg=Markup(image))
+    columns = square_columns(len(pictures))
+    file = sheet(list(pictures), columns=columns, gap=2, border=2, failed=failed, white=False)
+    return Panel(title=title, svg=_element(file, description))
+
+
+def square_columns(count: int) -> int:
+    """Return the number of pictures in a row that makes a sheet of so many nearly square."""
+    return max(1, round(math.sqrt(count)))
+
+
+def picture_panel(image: Image.Image, *, title: str, description: str) -> Panel:
+    """Return a picture as a panel of a page."""
+    return Panel(title=title, svg=_element(_file(image, optimize=True), description))
+
+
+def _element(file: bytes, description: str) -> Markup:
+    return Markup(f'<img class="sheet" src="{address(file)}" alt="{escape(description)}">')
+
+
+def address(file: bytes) -> str:
+    """Return a PNG file as a ``data:`` address."""
+    return "data:image/png;base64," + base64.b64encode(file).decode("ascii")
+
+
+def _file(picture: Image.Image, *, optimize: bool = False) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, format="PNG", optimize=optimize)
+    return stream.getvalue()

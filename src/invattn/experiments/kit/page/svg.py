@@ -13,12 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Stand-ins drawn by matplotlib and replaced by the page's variables afterwards: a figure then follows the page's theme.
-_VARIABLES = (
+_ROLES = (
     *("ink", "muted", "grid", "warn"),
     *("gaussian", "embedded_gaussian", "dot_product", "concatenation", "pointwise", "convolution", "other"),
     *("step1", "step2", "step3", "step4"),
 )
-_STAND_INS = {name: f"#0101{index:02x}" for index, name in enumerate(_VARIABLES, start=16)}
+_STAND_INS = {name: f"#0101{index:02x}" for index, name in enumerate(_ROLES, start=16)}
 
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -50,9 +50,14 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def colour(name: str) -> str:
-    """Return the drawing colour that becomes the page's variable ``--name``; unknown kinds share one."""
-    return _STAND_INS.get(name, _STAND_INS["other"])
+def colour(role: str) -> str:
+    """Return the drawing colour that becomes the page's variable of a role; unknown roles share one."""
+    return _STAND_INS.get(role, _STAND_INS["other"])
+
+
+def variable(role: str) -> str:
+    """Return the name of the page's colour variable of a role, such as ``--dot-product``; unknown roles share one."""
+    return f"--{(role if role in _STAND_INS else 'other').replace('_', '-')}"
 
 
 def draw(
@@ -98,6 +103,6 @@ def _inline(text: str, description: str) -> Markup:
     assert view_box is not None, "matplotlib writes a viewBox"
     head = f'<svg {view_box.group()} role="img" xmlns:xlink="http://www.w3.org/1999/xlink"><title>{escape(description)}</title>'
     text = head + text[text.index(">") + 1 :]
-    for variable, stand_in in _STAND_INS.items():
-        text = text.replace(stand_in, f"var(--{variable.replace('_', '-')})")
+    for role, stand_in in _STAND_INS.items():
+        text = text.replace(stand_in, f"var({variable(role)})")
     return Markup(text)

@@ -84,7 +84,8 @@ class AtomicCheckpointIO(CheckpointIO):
 class ResumeCheckpoint(Callback):
     """Writes one file, replaced each time: at the start, every ``interval`` seconds, on Ctrl-C and after the last step.
 
-    Saves happen only between steps. With several processes all of them save at the same step.
+    Saves happen only between steps. With several processes all of them save at the same step. Lightning's own callback
+    saves neither before the first step nor, at Ctrl-C, after the one at hand.
 
     Args:
         path: The file.

@@ -43,7 +43,7 @@ _WAIT_FOR_MACHINES = timedelta(hours=3)  # another machine waits while the first
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's notices and the known benign warnings inside the block; other warnings pass."""
+    """Silence Lightning's notices, which ``barebones`` leaves, and known benign warnings; other warnings pass."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

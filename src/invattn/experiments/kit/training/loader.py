@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,17 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
     """
     text = "/".join(str(part) for part in (seed, *purpose))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+@contextmanager
+def seeded(seed: int, *purpose: str | int, near: Tensor | None = None) -> Iterator[None]:
+    """Draw from torch's default generators as a function of seed and purpose inside the block; then put them back.
+
+    The generator of the device of ``near`` is one of them; None: that of the CPU alone.
+    """
+    with torch.random.fork_rng(devices=[near.device] if near is not None and near.is_cuda else []):
+        torch.manual_seed(derive_seed(seed, *purpose))
+        yield
 
 
 class Batch(NamedTuple):

@@ -50,11 +50,7 @@ class Machines:
         return self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available())
 
     def check(self, *, batch_size: int) -> None:
-        """Check that the machine has the devices and that a batch can be divided among the processes.
-
-        Raises:
-            DataError: If not; one line that says what to do.
-        """
+        """Raise DataError unless the machine has the devices and a batch can be divided among the processes."""
         found = torch.cuda.device_count()
         if self.on_gpu and self.devices > found:
             raise DataError(
@@ -78,6 +74,8 @@ class Machines:
         Raises:
             DataError: If one of them is missing or wrong, or a launcher started other numbers of processes.
         """
+        from lightning.fabric.plugins.environments.lightning import find_free_network_port  # takes seconds
+
         launched = find_launched(environment)
         if launched is not None:
             found = launched.machines
@@ -88,7 +86,7 @@ class Machines:
                 )
             return replace(launched, machines=self)
         if self.nodes == 1:
-            return Worker(self, port=_free_port() if self.world_size > 1 else 0)
+            return Worker(self, port=find_free_network_port() if self.world_size > 1 else 0)
         missing = [name for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
         if missing:
             raise DataError(
@@ -205,9 +203,3 @@ def find_launched(environment: Mapping[str, str]) -> Worker | None:
         )
     machines = Machines(devices=local, nodes=world_size // local)
     return Worker(machines, rank, environment["MASTER_ADDR"], port, launched=True)
-
-
-def _free_port() -> int:
-    from lightning.fabric.plugins.environments.lightning import find_free_network_port
-
-    return find_free_network_port()

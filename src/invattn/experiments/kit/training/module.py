@@ -1,29 +1,31 @@
-"""What every training that can be stopped and continued keeps beside its weights."""
+"""What every training that can be stopped and continued keeps beside its weights: its losses, and a log of them."""
 
 from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 
 from invattn._errors import DataError, InvAttnError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+Picture = Tensor | NDArray[np.uint8]
+"""Red, green and blue with shape (3, H, W): 8 bits, or floating point in 0..1."""
 
 
 def _processes() -> int:
     """Return how many processes train together."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
-
-
-def _summed(values: list[float], *, near: Tensor) -> list[float]:
-    """Return the sums over all processes, which talk through a device; every process must call it."""
-    totals = torch.tensor(values, dtype=torch.float64, device=near.device)
-    if _processes() > 1:
-        distributed.all_reduce(totals)
-    return [float(total) for total in totals.tolist()]
 
 
 def first_text(text: str) -> str:
@@ -69,8 +71,7 @@ class ResumableModule(LightningModule):
         self.step_losses: list[float] = []
         self.learning_rate = 0.0
         self._run_key = run_key
-        self._earlier_seconds = 0.0
-        self._others_seconds = 0.0
+        self._earlier_seconds = self._others_seconds = 0.0
         self._started = time.process_time()
 
     @property
@@ -96,18 +97,17 @@ class ResumableModule(LightningModule):
         """
         assert step == len(self.step_losses), "the loader and the module must resume at the same step"
         own = self._own_seconds
-        total, seconds, count = _summed([float(loss.detach()), own, 1.0], near=loss)
+        sums = torch.tensor([float(loss.detach()), own, 1.0], dtype=torch.float64, device=loss.device)
+        if _processes() > 1:
+            distributed.all_reduce(sums)
+        total, seconds, count = sums.tolist()
         value, self._others_seconds = total / count, seconds - own
         if not math.isfinite(value):
             raise NonFiniteLoss(step)
         self.step_losses.append(value)
 
     def check_gradient(self, network: nn.Module) -> None:
-        """Check the gradient of every weight before a step is made along it.
-
-        Raises:
-            NonFiniteLoss: If it is not finite, with the first weight where it is not.
-        """
+        """Raise NonFiniteLoss, with the first weight where it is, if a gradient is not finite before a step."""
         for name, weight in network.named_parameters():
             if weight.grad is not None and not bool(weight.grad.isfinite().all()):
                 raise NonFiniteLoss(len(self.step_losses) - 1, part=f"the gradient of {name}")
@@ -132,11 +132,7 @@ class ResumableModule(LightningModule):
         checkpoint["cpu_seconds"] = self.cpu_seconds
 
     def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that a checkpoint is whole, and of this run and model.
-
-        Raises:
-            DataError: If not; one line that says what to do.
-        """
+        """Raise DataError unless a checkpoint is whole, and of this run and model."""
         losses = checkpoint.get("step_losses")
         whole = isinstance(losses, list) and len(losses) == checkpoint.get("global_step")
         if not (whole and all(checkpoint.get(name) for name in _PARTS)):
@@ -162,3 +158,53 @@ class ResumableModule(LightningModule):
 
 def _shape(value: object) -> tuple[int, ...] | None:
     return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+class EventLog(Callback):
+    """Logs the scalars of every step, and a picture every so many steps.
+
+    A resumed training appends to the folder, and what an interrupted one logged after its last save is dropped, which
+    Lightning's own logger does not do. The training itself does not notice: its weights are the same with and without
+    a log.
+
+    Args:
+        folder: Where TensorBoard reads; it is made if it is missing.
+        draw: Returns the picture, or None where there is none now; it must draw from a generator of its own.
+        name: What the picture is called.
+        every: Steps between pictures, at least 1.
+    """
+
+    def __init__(self, folder: Path, *, draw: Callable[[], Picture | None], name: str, every: int) -> None:
+        if every < 1:
+            raise ValueError(f"every must be at least 1; got {every}.")
+        self._folder, self._draw, self._name, self._every = folder, draw, name, every
+        self._writer: SummaryWriter | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the log where the training starts or continues."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._writer = SummaryWriter(str(self._folder), purge_step=trainer.global_step + 1)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log the step."""
+        assert isinstance(pl_module, ResumableModule)
+        assert self._writer is not None, "opened when the training started"
+        for name, value in pl_module.scalars.items():
+            self._writer.add_scalar(name, value, trainer.global_step)
+        picture = self._draw() if trainer.global_step % self._every == 0 else None
+        if picture is not None:
+            self._writer.add_image(self._name, picture, trainer.global_step)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the log."""
+        self.on_train_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the log."""
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = None

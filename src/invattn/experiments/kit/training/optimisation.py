@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
 
-from invattn._errors import check_name
-from invattn.experiments.kit.training.machines import Machines
-
-OPTIMIZERS = ("adam", "adamax")
-
+from invattn.experiments.kit.options import Count, Mark, Positive, Whole, check_options, number_from, one_of
+from invattn.experiments.kit.training.machines import ACCELERATORS, Machines
 
 TRAINER_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 """Precision in which training evaluates a model -> Lightning's name of it."""
 
 PRECISIONS = tuple(TRAINER_PRECISIONS)
+
+
+CheckpointMinutes = Annotated[Positive, "M", Mark.UNSTORED]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,23 +45,16 @@ class Optimisation:
         Kingma and Ba 2015 (Adam, Adamax).
     """
 
-    steps: int = 250
-    batch_size: int = 64
-    optimizer: str = "adam"
-    lr: float = 5e-3
-    warm_up: int = 20
-    clip: float = 1.0
-    averaging: float = 0.98
+    steps: Count = 250
+    batch_size: Count = 64
+    optimizer: Annotated[str, one_of(("adam", "adamax"), what="optimizer")] = "adam"
+    lr: Annotated[Positive, "RATE"] = 5e-3
+    warm_up: Whole = 20
+    clip: Annotated[Positive, "NORM"] = 1.0
+    averaging: Annotated[float, number_from(0.0, 1.0), "D"] = 0.98
 
     def __post_init__(self) -> None:
-        check_name(self.optimizer, OPTIMIZERS, what="optimizer")
-        _check_least(self, 1, "steps", "batch_size")
-        _check_least(self, 0, "warm_up")
-        for name in ("lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive; got {getattr(self, name)}.")
-        if not 0 <= self.averaging < 1:
-            raise ValueError(f"averaging must be at least 0 and below 1; got {self.averaging}.")
+        check_options(self)
 
     def optimizers(self, module: nn.Module) -> dict[str, Any]:
         """Return the optimiser of a module and the learning rate of every step, as Lightning takes them."""
@@ -71,7 +64,10 @@ class Optimisation:
 
     @torch.no_grad()
     def average(self, mean: nn.Module, now: nn.Module, *, step: int) -> None:
-        """Move the averaged weights towards those of now, after ``step`` steps."""
+        """Move the averaged weights towards those of now, after ``step`` steps.
+
+        Lightning averages in a callback: a state that another one saves may then hold a step without its average.
+        """
         decay = min(self.averaging, (1 + step) / (10 + step)) if self.averaging else 0.0
         for kept, new in zip(mean.parameters(), now.parameters(), strict=True):
             kept.lerp_(new, 1 - decay)
@@ -101,57 +97,42 @@ def stepwise(optimizer: torch.optim.Optimizer, factor: Callable[[int], float]) -
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(Optimisation):
-    """The training.
+class SharedTraining:
+    """Trainings, and what they run on.
 
     Attributes:
-        epochs: Passes over the training images, in place of steps.
-        precision: fp32, or bf16 for matrix products.
-        repeats: Trainings of each variant with different seeds.
+        precision: fp32, or bf16 for matrix products in training.
+        repeats: Trainings of each variant with different seeds, from SEED on.
         seed: Decides everything that is random.
         checkpoint_minutes: Time between saves of an unfinished training.
-        max_minutes: Stop training after so long, with its state saved for --resume.
-        log_every: Steps between samples in OUTPUT/tensorboard; 0 writes no log.
-        accelerator: cpu, gpu, or auto.
+        accelerator: cpu, gpu, or auto for a GPU where there is one.
         devices: Processes, or GPUs, of each machine that share every batch.
         nodes: Machines; start the command on each with NODE_RANK, MASTER_ADDR, MASTER_PORT.
-        resume: Continue the run stopped in OUTPUT.
     """
 
-    epochs: int = 0
-    precision: str = "fp32"
-    repeats: int = 1
-    seed: int = 0
-    checkpoint_minutes: float = 0.5
-    max_minutes: float = 0.0
-    log_every: int = 100
-    accelerator: str = "auto"
-    devices: int = 1
-    nodes: int = 1
-    resume: bool = False
-
-    def check_training(self) -> None:
-        """Check the names and numbers.
-
-        Raises:
-            ValueError: If a name is unknown or a number is out of range.
-        """
-        Optimisation.__post_init__(self)
-        _check_least(self, 1, "repeats")
-        _check_least(self, 0, "epochs", "log_every")
-        if not 0 <= self.max_minutes < math.inf:
-            raise ValueError(f"max_minutes must be at least 0; got {self.max_minutes}.")
-        if not self.checkpoint_minutes > 0:
-            raise ValueError(f"checkpoint_minutes must be positive; got {self.checkpoint_minutes}.")
-        check_name(self.precision, PRECISIONS, what="precision")
-        self.machines()
+    precision: Annotated[str, one_of(PRECISIONS, what="precision")] = "fp32"
+    repeats: Annotated[Count, Mark.NOT_OF_A_CELL] = 1
+    seed: Whole = 0
+    checkpoint_minutes: CheckpointMinutes = 0.5
+    accelerator: Annotated[str, one_of(ACCELERATORS, what="accelerator"), Mark.NOT_OF_A_CELL] = "auto"
+    devices: Annotated[Count, Mark.NOT_OF_A_CELL] = 1
+    nodes: Annotated[Count, Mark.NOT_OF_A_CELL] = 1
 
     def machines(self) -> Machines:
         """Return what training runs on."""
         return Machines(devices=self.devices, nodes=self.nodes, accelerator=self.accelerator)
 
 
-def _check_least(options: object, least: int, *names: str) -> None:
-    for name in names:
-        if getattr(options, name) < least:
-            raise ValueError(f"{name} must be at least {least}; got {getattr(options, name)}.")
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(Optimisation, SharedTraining):
+    """How long trainings are, and what is logged.
+
+    Attributes:
+        epochs: Passes over the training images, in place of steps.
+        max_minutes: Stop training after so long, with its state saved for --resume.
+        log_every: Steps between samples in OUTPUT/tensorboard; 0 writes no log.
+    """
+
+    epochs: Annotated[Count, Mark.UNSTORED] = 0
+    max_minutes: Annotated[Positive, "M", Mark.UNSTORED] = 0.0
+    log_every: Annotated[Whole, Mark.UNSTORED] = 100

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from invattn.experiments.kit.page import formatting as labels
+from invattn.experiments.kit.page import formatting
 from invattn.experiments.kit.page.artifacts import Artifact
-from invattn.experiments.kit.page.environment import page_environment, write_page
+from invattn.experiments.kit.page.environment import render_page, write_page
 from invattn.experiments.kit.page.parts import Part
 from invattn.experiments.reconstruction.page import diagrams, panels, strips, summary, tables
 from invattn.experiments.reconstruction.record import ReconstructionRecord, read_record
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder.
+    """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder, and return its path.
 
-    The page needs nothing else: its style, charts and pictures stand inside it. A part whose data the run did not store
-    is left out, and the page says so and why.
-
-    Returns:
-        The page's path.
+    A part whose data the run did not store is left out, and the page says so and why.
 
     Raises:
         DataError: If the folder has no readable ``results.json``.
@@ -36,40 +31,31 @@ def render(record: ReconstructionRecord, *, folder: Path) -> str:
         record: The results to show.
         folder: Where the artifacts of the figures lie.
     """
-    return page_environment("reconstruction").get_template("report.html").render(**_content(record, folder))
-
-
-def _content(record: ReconstructionRecord, folder: Path) -> dict[str, Any]:
     headers, context_rows = tables.context(record)
-    recipes = labels.in_order((result.recipe for result in record.results), labels.RECIPES)
+    recipes = formatting.in_order((result.recipe for result in record.results), formatting.RECIPES)
+    explained = (name for name in recipes if name in formatting.GLOSSARY)
     datasets = dict.fromkeys((result.dataset, str(result.image_size)) for result in record.results)
-    return {
-        "record": record,
-        "data": {key: record.data.get(key) for key in ("name", "fingerprint", "train", "test", "notes")},
-        "subject": ", ".join(f"{labels.dataset(name)} {labels.size(size)}" for name, size in datasets),
-        "headline": summary.headline(record),
-        "tiles": summary.tiles(record),
-        "groups": tables.groups(record),
-        "remarks": tables.remarks(record),
-        "published": tables.has_published(record),
-        "context_datasets": headers,
-        "context_rows": context_rows,
-        "settings": [(name, _setting(value)) for name, value in record.settings.items()],
-        "parts": {part.anchor: part for part in _parts(record, folder)},
-        "plain_block": diagrams.plain_block(),
-        "certified_block": diagrams.certified_block(),
-        "glossary": [(labels.recipe(name), labels.GLOSSARY[name]) for name in recipes if name in labels.GLOSSARY],
-    }
-
-
-def _setting(value: Any) -> str:
-    if value is None:
-        return "default"
-    return ", ".join(str(entry) for entry in value) if isinstance(value, list) else str(value)
+    return render_page(
+        "reconstruction",
+        "report.html",
+        record=record,
+        parts=_parts(record, folder),
+        subject=", ".join(f"{formatting.dataset(name)} {formatting.size(size)}" for name, size in datasets),
+        headline=summary.headline(record),
+        tiles=summary.tiles(record),
+        groups=tables.groups(record),
+        remarks=tables.remarks(record),
+        published=tables.has_published(record),
+        context_datasets=headers,
+        context_rows=context_rows,
+        plain_block=diagrams.plain_block(),
+        certified_block=diagrams.certified_block(),
+        glossary={formatting.recipe(name): formatting.GLOSSARY[name] for name in explained},
+    )
 
 
 def _parts(record: ReconstructionRecord, folder: Path) -> list[Part]:
-    recipes = labels.in_order((result.recipe for result in record.results), labels.RECIPES)
+    recipes = formatting.in_order((result.recipe for result in record.results), formatting.RECIPES)
     ordered = sorted(tables.in_kind_order(record.results), key=lambda result: recipes.index(result.recipe))
     pairs = dict.fromkeys((result.attention, result.recipe) for result in ordered)
     stored = [Artifact(folder, attention=attention, recipe=recipe) for attention, recipe in pairs]

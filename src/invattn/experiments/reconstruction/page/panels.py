@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from invattn.experiments.kit.page import formatting as labels
+from invattn.experiments.kit.page import formatting
 from invattn.experiments.kit.page.artifacts import Array, Artifact, MissingPartError, collect, same_length
 from invattn.experiments.kit.page.charts import SMALLEST, Chart, Line, line_chart, log_limits
 from invattn.experiments.kit.page.parts import Key, Panel, Part, kind_keys
@@ -16,7 +16,7 @@ from invattn.experiments.reconstruction.record import ReconstructionResult
 
 def _by_recipe(built: Sequence[tuple[Artifact, list[Line]]]) -> list[tuple[str, list[Line]]]:
     """Gather the lines of each recipe."""
-    order = labels.in_order((artifact.recipe for artifact, _ in built), labels.RECIPES)
+    order = formatting.in_order((artifact.recipe for artifact, _ in built), formatting.RECIPES)
     return [(name, [line for artifact, lines in built if artifact.recipe == name for line in lines]) for name in order]
 
 
@@ -35,7 +35,7 @@ def residuals(artifacts: Sequence[Artifact]) -> Part:
     limits = log_limits([line.y for _, lines in built for line in lines])
     panels = []
     for recipe, lines in _by_recipe(built):
-        name = labels.recipe(recipe)
+        name = formatting.recipe(recipe)
         chart = Chart(
             name=f"residual-{recipe}",
             description=f"{name}: residual of the fixed-point iteration against its steps, for each attention kind",
@@ -50,7 +50,7 @@ def residuals(artifacts: Sequence[Artifact]) -> Part:
         anchor="residuals",
         panels=tuple(panels),
         keys=(*kind_keys([artifact.attention for artifact, _ in built]), *dashes) if built else (),
-        left_out=tuple(left_out),
+        left_out=left_out,
     )
 
 
@@ -77,7 +77,7 @@ def lipschitz_curves(artifacts: Sequence[Artifact]) -> Part:
         anchor="constants",
         panels=tuple(panels),
         keys=tuple(Key(role=roles[value], label=f"c = {value:g}") for value in constants),
-        left_out=tuple(left_out),
+        left_out=left_out,
     )
 
 
@@ -95,7 +95,7 @@ def distributions(artifacts: Sequence[Artifact]) -> Part:
     built = [(artifact, [_distribution(artifact, mse, low, high)]) for artifact, mse in found]
     panels = []
     for recipe, lines in _by_recipe(built):
-        name = labels.recipe(recipe)
+        name = formatting.recipe(recipe)
         chart = Chart(
             name=f"distribution-{recipe}",
             description=f"{name}: share of test images up to each mean squared error, for each attention kind",
@@ -111,7 +111,7 @@ def distributions(artifacts: Sequence[Artifact]) -> Part:
         anchor="distribution",
         panels=tuple(panels),
         keys=kind_keys([artifact.attention for artifact, _ in found]),
-        left_out=tuple(left_out),
+        left_out=left_out,
     )
 
 
@@ -147,7 +147,7 @@ def losses(artifacts: Sequence[Artifact], results: Sequence[ReconstructionResult
     built, left_out = collect(artifacts, build)
     panels = []
     for recipe, lines in _by_recipe(built):
-        name = labels.recipe(recipe)
+        name = formatting.recipe(recipe)
         chart = Chart(
             name=f"loss-{recipe}",
             description=f"{name}: training loss after each epoch, for each attention kind",
@@ -160,5 +160,5 @@ def losses(artifacts: Sequence[Artifact], results: Sequence[ReconstructionResult
         anchor="training",
         panels=tuple(panels),
         keys=kind_keys([artifact.attention for artifact, _ in built]),
-        left_out=tuple(left_out),
+        left_out=left_out,
     )

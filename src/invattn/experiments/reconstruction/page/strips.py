@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from invattn.experiments.kit.page import formatting, pictures
-from invattn.experiments.kit.page import formatting as labels
 from invattn.experiments.kit.page.artifacts import Array, Artifact, MissingPartError, collect, same_length
 from invattn.experiments.kit.page.parts import Cell, Part, Row, Scale, Strip
 
@@ -27,7 +26,7 @@ def _columns(originals: Array) -> int:
 def _group(built: Sequence[tuple[Artifact, tuple[Array, Row]]]) -> list[Strip]:
     """Put rows of the same recipe and the same originals under one row of originals."""
     strips: list[Strip] = []
-    for recipe in labels.in_order((artifact.recipe for artifact, _ in built), labels.RECIPES):
+    for recipe in formatting.in_order((artifact.recipe for artifact, _ in built), formatting.RECIPES):
         groups: dict[bytes, tuple[Array, list[Row]]] = {}
         for artifact, (originals, row) in built:
             if artifact.recipe == recipe:
@@ -41,7 +40,7 @@ def _group(built: Sequence[tuple[Artifact, tuple[Array, Row]]]) -> list[Strip]:
                 ),
             )
             pixels = max(originals.shape[1:3]) <= _SMALL
-            strips.append(Strip(title=labels.recipe(recipe), rows=(first, *rows), pixels=pixels))
+            strips.append(Strip(title=formatting.recipe(recipe), rows=(first, *rows), pixels=pixels))
     return strips
 
 
@@ -61,14 +60,14 @@ def reconstructions(artifacts: Sequence[Artifact]) -> Part:
             )
             for number, (image, value) in enumerate(zip(images[:shown], mse[:shown], strict=True), start=1)
         )
-        row = Row(label=labels.kind(artifact.attention), kind=artifact.attention, cells=cells)
+        row = Row(label=formatting.kind(artifact.attention), kind=artifact.attention, cells=cells)
         return originals[:shown], row
 
     built, left_out = collect(artifacts, build)
     return Part(
         anchor="reconstructions",
         strips=tuple(_group(built)),
-        left_out=tuple(left_out),
+        left_out=left_out,
     )
 
 
@@ -98,7 +97,7 @@ def error_maps(artifacts: Sequence[Artifact]) -> Part:
         )
         if built
         else None,
-        left_out=tuple(left_out),
+        left_out=left_out,
     )
 
 
@@ -146,18 +145,18 @@ def _error_row(artifact: Artifact, errors: Array, low: float, high: float) -> Ro
                 caption=_short(largest),
             )
         )
-    return Row(label=labels.kind(artifact.attention), kind=artifact.attention, cells=tuple(cells))
+    return Row(label=formatting.kind(artifact.attention), kind=artifact.attention, cells=tuple(cells))
 
 
 def attention_maps(artifacts: Sequence[Artifact]) -> Part:
     """Which positions a few query points attend to."""
     built, left_out = collect(artifacts, _attention_row)
     strips = []
-    for recipe in labels.in_order((artifact.recipe for artifact, _ in built), labels.RECIPES):
+    for recipe in formatting.in_order((artifact.recipe for artifact, _ in built), formatting.RECIPES):
         rows = tuple(row for artifact, row in built if artifact.recipe == recipe)
         widest = max(len(row.cells) for row in rows)
         heads = ("Image", *(f"Query {number}" for number in range(1, widest)))
-        strips.append(Strip(title=labels.recipe(recipe), rows=rows, heads=heads))
+        strips.append(Strip(title=formatting.recipe(recipe), rows=rows, heads=heads))
     return Part(
         anchor="attention",
         strips=tuple(strips),
@@ -168,7 +167,7 @@ def attention_maps(artifacts: Sequence[Artifact]) -> Part:
         )
         if strips
         else None,
-        left_out=tuple(left_out),
+        left_out=left_out,
     )
 
 
@@ -189,7 +188,7 @@ def _attention_row(artifact: Artifact) -> Row:
         alt = f"weights of query {mark[2]} of {name}: {caption} times uniform"
         uri = pictures.linear_heat(weights)
         cells.append(Cell(uri=uri, alt=alt, caption=f"{caption}×", marks=(mark,)))
-    return Row(label=labels.kind(artifact.attention), kind=artifact.attention, cells=tuple(cells))
+    return Row(label=formatting.kind(artifact.attention), kind=artifact.attention, cells=tuple(cells))
 
 
 def _range_in_uniform(weights: Array) -> str:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 
 from invattn.experiments.kit.page import formatting
-from invattn.experiments.kit.page import formatting as labels
 from invattn.experiments.kit.page.parts import Tile
 from invattn.experiments.reconstruction.record import ReconstructionRecord, ReconstructionResult
 
@@ -21,7 +20,7 @@ def headline(record: ReconstructionRecord) -> list[str]:
     proven = certified(record)
     sentences = [_proven(proven)] if proven else []
     others = [result for result in record.results if result.certificate is None]
-    for recipe in labels.in_order((result.recipe for result in others), labels.RECIPES):
+    for recipe in formatting.in_order((result.recipe for result in others), formatting.RECIPES):
         sentences.append(_unproven(recipe, [result for result in others if result.recipe == recipe]))
     return sentences or ["This run holds no results."]
 
@@ -53,12 +52,12 @@ def _unproven(recipe: str, results: Sequence[ReconstructionResult]) -> str:
     scores = _range([result.metrics.v_score for result in results])
     published = [float(result.paper["v_score"]) for result in results if result.paper is not None]
     beside = f" (the paper reports {_range(published)} on this data set)" if published else ""
-    return f"{labels.recipe(recipe)} recipe, without a certificate, {_kinds(results)}: V-score {scores}{beside}."
+    return f"{formatting.recipe(recipe)} recipe, without a certificate, {_kinds(results)}: V-score {scores}{beside}."
 
 
 def _kinds(results: Sequence[ReconstructionResult]) -> str:
-    names = labels.in_order((result.attention for result in results), labels.KINDS)
-    return f"{labels.kind(names[0])} attention" if len(names) == 1 else f"{len(names)} kinds of attention"
+    names = formatting.in_order((result.attention for result in results), formatting.KINDS)
+    return f"{formatting.kind(names[0])} attention" if len(names) == 1 else f"{len(names)} kinds of attention"
 
 
 def _images(results: Sequence[ReconstructionResult]) -> str:

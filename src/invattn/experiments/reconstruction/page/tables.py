@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from invattn.experiments.kit.page import formatting
-from invattn.experiments.kit.page import formatting as labels
 from invattn.experiments.kit.record import published_reconstruction
 from invattn.experiments.reconstruction.record import ReconstructionRecord, ReconstructionResult
 
@@ -45,14 +44,14 @@ class TableGroup:
 def groups(record: ReconstructionRecord) -> list[TableGroup]:
     """Return the main table: one group for each recipe and data set, one row for each attention kind."""
     keys = {(result.recipe, result.dataset, str(result.image_size)) for result in record.results}
-    recipes = labels.in_order((result.recipe for result in record.results), labels.RECIPES)
+    recipes = formatting.in_order((result.recipe for result in record.results), formatting.RECIPES)
     found = []
     for recipe, dataset, size in sorted(keys, key=lambda key: (recipes.index(key[0]), key[1:])):
         results = [r for r in record.results if (r.recipe, r.dataset, str(r.image_size)) == (recipe, dataset, size)]
         found.append(
             TableGroup(
-                title=labels.recipe(recipe),
-                detail=f"{labels.dataset(dataset)}, {labels.size(size)}, {_amount(results)}",
+                title=formatting.recipe(recipe),
+                detail=f"{formatting.dataset(dataset)}, {formatting.size(size)}, {_amount(results)}",
                 rows=tuple(_row(result) for result in in_kind_order(results)),
             )
         )
@@ -61,7 +60,7 @@ def groups(record: ReconstructionRecord) -> list[TableGroup]:
 
 def in_kind_order(results: Sequence[ReconstructionResult]) -> list[ReconstructionResult]:
     """Return the results in the usual order of the attention kinds."""
-    order = labels.in_order((result.attention for result in results), labels.KINDS)
+    order = formatting.in_order((result.attention for result in results), formatting.KINDS)
     return sorted(results, key=lambda result: order.index(result.attention))
 
 
@@ -77,11 +76,10 @@ def _span(values: Sequence[int], noun: str) -> str:
 
 
 def _row(result: ReconstructionResult) -> TableRow:
-    metrics, certificate, paper = result.metrics, result.certificate or {}, result.paper
-    norm = labels.NORMS.get(str(certificate.get("norm")), str(certificate.get("norm")))
+    metrics, paper = result.metrics, result.paper
     return TableRow(
         kind=result.attention,
-        label=labels.kind(result.attention),
+        label=formatting.kind(result.attention),
         mse=formatting.error(metrics.mse, digits=2),
         spread=formatting.error(metrics.mse_std, digits=1) if result.repeats > 1 else "",
         ssim=formatting.similarity(metrics.ssim),
@@ -90,7 +88,7 @@ def _row(result: ReconstructionResult) -> TableRow:
         mse_max=formatting.error(metrics.mse_max, digits=2),
         converged=formatting.share(metrics.converged, decimals=1),
         evaluations=formatting.mean_and_most(metrics.evaluations_mean, metrics.evaluations_max),
-        bound=f"{formatting.bound(certificate.get('bound'))} ({norm})" if certificate else "none",
+        bound=formatting.certificate(result.certificate),
         seconds=" / ".join(formatting.duration(result.seconds.get(name)) for name in ("train", "test")),
         lost=not metrics.v_score >= 1.0,
     )
@@ -100,7 +98,7 @@ def remarks(record: ReconstructionRecord) -> list[str]:
     """Return what a reader of the table must know about single cells: lost pixels, trainings that broke off."""
     found = []
     for result in record.results:
-        name = f"{labels.kind(result.attention)}, {labels.recipe(result.recipe).lower()}"
+        name = formatting.variant(result.attention, result.recipe)
         if result.metrics.non_finite:
             pixels = formatting.count(result.metrics.non_finite)
             found.append(f"{name}: {pixels} recovered pixel values were not finite and count as 0.")
@@ -134,9 +132,9 @@ def context(record: ReconstructionRecord) -> tuple[list[str], list[tuple[str, li
     size, datasets = ("32", PAPER_DATASETS) if small else ("original", ("celeba",))
     columns = [published_reconstruction(dataset, size) for dataset in datasets]
     rows = []
-    for kind in labels.KINDS:
+    for kind in formatting.KINDS:
         figures = [column[kind] for column in columns]
         cells = [cell for figure in figures if figure is not None for cell in published_cells(figure)]
         if cells:
-            rows.append((labels.kind(kind), cells))
-    return [labels.dataset(name) for name in datasets], rows
+            rows.append((formatting.kind(kind), cells))
+    return [formatting.dataset(name) for name in datasets], rows

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from invattn._errors import DataError
-from invattn.experiments.kit.data.cifar10 import read_batch
+from invattn.experiments.kit.data.publishers import read_batch
 
 # The frame of a batch as Python 2 wrote it: protocol 2, byte strings, numpy.core.
 _PYTHON_2 = (
@@ -90,7 +90,7 @@ def test_a_pickle_that_calls_os_system_runs_nothing(tmp_path: Path, protocol: in
         b"\x80\x04\x8c\x05numpy\x8c\x05ctypeslib.load_library\x93.",
         b"\x80\x02cnumpy\nload\n(S'x'\ntR.",
         b"\x80\x02cnumpy.core.multiarray\nfromfile\n.",
-        b"cinvattn.experiments.kit.data.cifar10\nread_batch\n.",
+        b"cinvattn.experiments.kit.data.publishers\nread_batch\n.",
         b"\x80\x02c_codecs\nlookup\n.",
         b"\x80\x02c_codecs\nencode\n(U\x01aU\x03zipt\x52.",
         b"Pname\n.",  # a persistent id

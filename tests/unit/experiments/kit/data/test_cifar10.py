@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from invattn._errors import DataError
-from invattn.experiments.kit.data.cifar10 import read_batch
+from invattn.experiments.kit.data.publishers import read_batch
 from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import ImageData, load_reconstruction_data
 

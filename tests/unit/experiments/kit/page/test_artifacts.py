@@ -88,4 +88,4 @@ def test_what_is_left_out_is_gathered_by_reason(tmp_path: Path) -> None:
     built, left_out = collect([first, *others], lambda artifact: len(artifact.take("losses")[0]))
     assert [(artifact.attention, value) for artifact, value in built] == [("gaussian", 2)]
     words = "Left out: Gaussian (paper), Dot-product (paper), because the run stored no arrays for figures."
-    assert left_out == [words]
+    assert left_out == (words,)

@@ -7,7 +7,6 @@ import math
 import pytest
 
 from invattn.experiments.kit.page import formatting
-from invattn.experiments.kit.page import formatting as labels
 
 
 @pytest.mark.parametrize(
@@ -88,10 +87,15 @@ def test_other_numbers() -> None:
 
 def test_known_names_come_first_and_in_order() -> None:
     names = ["mine", "concatenation", "gaussian", "mine"]
-    assert labels.in_order(names, labels.KINDS) == ["gaussian", "concatenation", "mine"]
+    assert formatting.in_order(names, formatting.KINDS) == ["gaussian", "concatenation", "mine"]
 
 
 def test_unknown_names_stand_as_they_are() -> None:
-    assert labels.kind("mine") == "mine"
-    assert labels.recipe("released-c0.5") == "released-c0.5"
-    assert [labels.size(s) for s in (32, "32", "218x178", "original")] == ["32×32", "32×32", "218×178", "original size"]
+    assert formatting.kind("mine") == "mine"
+    assert formatting.recipe("released-c0.5") == "released-c0.5"
+    assert [formatting.size(s) for s in (32, "32", "218x178", "original")] == [
+        "32×32",
+        "32×32",
+        "218×178",
+        "original size",
+    ]

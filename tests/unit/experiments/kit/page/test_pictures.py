@@ -60,3 +60,25 @@ def test_a_gradient_runs_from_the_lowest_to_the_highest_colour() -> None:
     low, high = shade("inferno", 0.0), shade("inferno", 1.0)
     assert text.startswith(f"linear-gradient(to right, rgb({low[0]} {low[1]} {low[2]}), ")
     assert text.endswith(f", rgb({high[0]} {high[1]} {high[2]}))")
+
+
+def test_a_sheet_frames_failures_in_red() -> None:
+    images = np.full((3, 4, 4, 3), 10, dtype=np.uint8)
+    failed = np.array([False, True, False])
+    file = pictures.sheet(list(images), columns=2, gap=2, border=2, failed=failed, white=False)
+    with Image.open(io.BytesIO(file)) as image:
+        pixels = np.asarray(image)
+    assert pixels.shape == (2 * 6 + 2, 2 * 6 + 2, 4)
+    assert tuple(pixels[0, 6]) == (179, 38, 30, 255)
+    assert pixels[3, 1, 3] == 0, "no frame around the first"
+    assert (pixels[2:6, 8:12, :3] == 10).all()
+
+
+def test_a_sheet_on_white_has_columns_of_their_own_width_and_is_enlarged() -> None:
+    images = [np.full((4, width, 3), width, dtype=np.uint8) for width in (3, 5, 3, 5)]
+    with Image.open(io.BytesIO(pictures.sheet(images, columns=2, gap=1, enlarge=3))) as image:
+        pixels = np.asarray(image)
+    assert pixels.shape == (3 * 9, 3 * 9, 3)
+    assert (pixels[:12, 9:12] == 255).all()
+    assert (pixels[:12, 12:] == 5).all()
+    assert (pixels[15:, :9] == 3).all()

@@ -4,7 +4,7 @@ import re
 import pytest
 from rich.console import Console
 
-from invattn.experiments.kit.progress import BarProgress, LineProgress, progress_for
+from invattn.experiments.kit.terminal import BarProgress, LineProgress, progress_for
 
 
 class Clock:

@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
-from invattn.experiments.kit.parser import InvalidValue, number_between, number_from, one_of, some_of, whole_number
+from invattn.experiments.kit.options import InvalidValue, number_between, number_from, one_of, some_of, whole_number
 
 COLOURS = ("red", "green", "blue")
 
