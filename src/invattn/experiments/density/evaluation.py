@@ -38,11 +38,6 @@ _PHOTOS = "photos"
 def stress_inputs(data: DensityData, *, count: int, seed: int) -> dict[str, Tensor]:
     """Return name -> inputs with shape (n, *event), n at most ``count``.
 
-    Args:
-        data: What the flow is evaluated on.
-        count: Inputs of each kind.
-        seed: Decides what is random.
-
     Raises:
         DataError: If the photographs that serve as other images cannot be read.
     """
@@ -105,13 +100,7 @@ class InverseStress:
 def inverse_stress(
     bijection: Bijection, x: Tensor, *, name: str, on_batch: Callable[[int], None] | None = None
 ) -> InverseStress:
-    """Compute z = f(x), solve f(y) = z, and compare y with x.
-
-    Args:
-        bijection: f.
-        x: Inputs with shape (n, ...), finite.
-        name: What they are, in words.
-        on_batch: Called with the number of inputs done, after each batch.
+    """Compute z = f(x) at finite inputs x with shape (n, ...), solve f(y) = z, and compare y with x.
 
     References:
         Behrmann et al. 2021, "Understanding and mitigating exploding inverses in invertible neural networks".

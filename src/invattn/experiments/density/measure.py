@@ -107,7 +107,7 @@ def measure(
         result: What is known of it already.
         progress: Is told of every batch.
         seed: Decides probes and first vectors.
-        unit: Of the metrics.
+        unit: Of the metrics, as of the result.
     """
     x = test.x
     generator = torch.Generator(device=x.device).manual_seed(derive_seed(seed, "evaluation"))

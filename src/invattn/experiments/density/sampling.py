@@ -63,14 +63,11 @@ def draw_samples(
     first samples do not depend on how many follow.
 
     Args:
-        flow: The distribution, with a standard normal base.
+        flow: The distribution, with a standard normal base; the samples are on its device.
         count: How many.
         seed: Decides them.
         temperature: Factor of the base's standard deviation, above 0; 1 samples the model itself.
         on_batch: Called with the number of samples done, after each batch.
-
-    Returns:
-        The samples, on the device of the flow.
     """
     return invert(flow, _base_draws(flow, count, seed=seed, temperature=temperature), on_batch=on_batch)
 
@@ -161,9 +158,6 @@ def nearest_images(samples: Tensor, images: Tensor, *, count: int = 1) -> Neighb
         samples: Shape (n, ...).
         images: Shape (m, ...), the same otherwise.
         count: k, how many of each; all of them if there are fewer.
-
-    Returns:
-        The neighbours, on the device of the samples.
     """
     flat = samples.flatten(1).double()
     # The exact differences: the expansion |a|^2 - 2ab + |b|^2 loses the distance of a copy to rounding.
