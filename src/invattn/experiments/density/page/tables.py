@@ -147,7 +147,7 @@ def training_curves(results: Sequence[DensityResult], measure: Measure) -> Part:
         y_limits=_limits(lines),
         size=(6.4, 3.6),
     )
-    keys = kind_keys([kind_of(result) for result in results])
+    keys = kind_keys(map(kind_of, results))
     if not lines:
         return Part(anchor="training", left_out=("No training losses were stored.",))
     return Part(anchor="training", panels=(Panel(title="All variants", svg=line_chart(lines, chart)),), keys=keys)

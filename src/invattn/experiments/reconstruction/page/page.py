@@ -8,7 +8,7 @@ from invattn.experiments.kit.page import formatting
 from invattn.experiments.kit.page.artifacts import Artifact
 from invattn.experiments.kit.page.environment import render_page, write_page
 from invattn.experiments.kit.page.parts import Part
-from invattn.experiments.reconstruction.page import diagrams, panels, strips, summary, tables
+from invattn.experiments.reconstruction.page import panels, strips, summary, tables
 from invattn.experiments.reconstruction.record import ReconstructionRecord, read_record
 
 
@@ -48,8 +48,6 @@ def render(record: ReconstructionRecord, *, folder: Path) -> str:
         published=tables.has_published(record),
         context_datasets=headers,
         context_rows=context_rows,
-        plain_block=diagrams.plain_block(),
-        certified_block=diagrams.certified_block(),
         glossary={formatting.recipe(name): formatting.GLOSSARY[name] for name in explained},
     )
 
