@@ -44,6 +44,7 @@ def render(record: ReconstructionRecord, *, folder: Path) -> str:
         headline=summary.headline(record),
         tiles=summary.tiles(record),
         groups=tables.groups(record),
+        published_cells=tables.published_cells,
         remarks=tables.remarks(record),
         published=tables.has_published(record),
         context_datasets=headers,
