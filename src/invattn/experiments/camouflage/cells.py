@@ -63,7 +63,7 @@ class CamouflageCell:
         """Hash of everything that the numbers depend on."""
         own = {"model": self.network_config.to_json(), "repeat": self.repeat, "code": source_hash()}
         data = {"data": dict(self.fingerprints), "torch": torch.__version__}
-        return hash_json(self.config.cell_settings() | own | data)
+        return hash_json(self.config.settings(of_a_cell=True) | own | data)
 
     def file(self, kind: str) -> Path:
         """Return the path of ``<name>.<kind>`` among the cells."""
