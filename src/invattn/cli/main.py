@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 from invattn._errors import InvAttnError
 from invattn._version import __version__
 
+if TYPE_CHECKING:
+    from invattn.experiments.kit.parser import Command, OneLineParser
+
 FAILURE = 1
 INTERRUPTED = 130
 
@@ -41,10 +44,6 @@ def explain_missing(error: ModuleNotFoundError) -> str | None:
     if package in ("", "invattn"):
         return None
     return f"this command needs {package}, which is not installed; {_INSTALL}"
-
-
-if TYPE_CHECKING:
-    from invattn.experiments.kit.parser import Command, OneLineParser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
