@@ -12,7 +12,6 @@ from invattn.experiments.diagnosis.page.parts import DiagnosisArtifact
 from invattn.experiments.diagnosis.record import DiagnosisRecord, read_diagnosis
 from invattn.experiments.kit.page import formatting
 from invattn.experiments.kit.page.environment import render_page, write_page
-from invattn.experiments.kit.page.parts import Tile
 
 
 def write_diagnosis(folder: Path) -> list[Path]:
@@ -64,13 +63,6 @@ def render_diagnosis(record: DiagnosisRecord, artifact: DiagnosisArtifact) -> st
         subject=f"{formatting.kind(kind)} attention, {formatting.recipe(recipe).lower()} recipe, on "
         f"{summary['images']:,} test images of {formatting.dataset(str(record.data.get('name')))}",
         headline=_headline(record, summary),
-        tiles=[
-            Tile(value=str(summary["flagged"]), label="images flagged"),
-            Tile(value=str(summary["lost"]), label="images lost by the inverse"),
-            Tile(value=str(summary["second_preimages"]), label="second preimages found"),
-            Tile(value=str(summary["pairs"]), label="visibly different pairs with one output"),
-        ],
-        rows=_rows(summary),
         bound=formatting.certificate(record.model.get("certificate")),
         lost_from=f"{record.model['lost_from']:g}",
         settings={name: "all" if value is None else str(value) for name, value in record.settings.items()},
@@ -100,26 +92,3 @@ def _headline(record: DiagnosisRecord, summary: dict[str, Any]) -> list[str]:
     )
     precision = formatting.share(summary["precision"], decimals=1)
     return [first, f"{caught}; of those flagged, {precision} were lost."]
-
-
-def _rows(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Return the counts: what, how many, and what it means."""
-    computed = summary["det_computed"]
-    negative = str(summary["det_negative"]) if computed else formatting.MISSING
-    recall, precision = (formatting.share(summary[name], decimals=1) for name in ("recall", "precision"))
-    return [
-        ("flagged", str(summary["flagged"]), "for any of the three reasons that follow"),
-        ("repelling", str(summary["repelling"]), "spectral radius above 1: the fixed-point inverse moves away"),
-        ("slow", str(summary["slow"]), "radius so near 1, there or on the way, that the steps do not suffice"),
-        ("competing", str(summary["competing"]), "another input with the same output draws the inverse to itself"),
-        ("second preimages", str(summary["second_preimages"]), "other inputs with the same output, competing or not"),
-        ("pairs", str(summary["pairs"]), "of these, 2 grey levels or more apart, outputs within 10⁻⁵"),
-        (
-            "det(I + J) < 0",
-            negative,
-            f"folded over; computed for {computed} images" if computed else "not asked for (--det)",
-        ),
-        ("lost", str(summary["lost"]), "the inverse returned another image"),
-        ("recall", recall, "share of the lost images that were flagged"),
-        ("precision", precision, "share of the flagged images that were lost"),
-    ]

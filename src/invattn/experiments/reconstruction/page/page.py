@@ -13,14 +13,7 @@ from invattn.experiments.reconstruction.record import ReconstructionRecord, read
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder, and return its path.
-
-    A part whose data the run did not store is left out, and the page says so and why.
-
-    Raises:
-        DataError: If the folder has no readable ``results.json``.
-        OSError: If the page cannot be written; an older page then stays as it is.
-    """
+    """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder, as ``write_page`` does."""
     return write_page(folder / "report.html", render(read_record(folder / "results.json"), folder=folder))
 
 
