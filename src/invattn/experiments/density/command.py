@@ -13,7 +13,7 @@ from invattn.experiments.density.config import (
     SampleOptions,
     density_config,
 )
-from invattn.experiments.kit.parser import Command
+from invattn.experiments.kit.parser import Command, CommandGroup
 from invattn.experiments.kit.progress import SilentProgress
 from invattn.experiments.kit.training.machines import Worker, find_launched
 
@@ -156,7 +156,7 @@ SAMPLE = Command(
     options=SampleOptions,
     run=sample,
 )
-COMMAND = Command(
+COMMAND = CommandGroup(
     name="density",
     summary="train, evaluate and sample normalizing flows",
     description="Normalizing flows with certified attention.",

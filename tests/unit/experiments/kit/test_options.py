@@ -1,5 +1,5 @@
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -170,14 +170,10 @@ def test_a_name_or_a_folder(tmp_path: Path) -> None:
         reader("")
 
 
-def every_command(commands: Iterable[Command]) -> Iterator[Command]:
-    for command in commands:
-        yield from every_command(command.actions) if command.actions else [command]
-
-
 def test_every_option_of_every_command_has_words_of_its_own() -> None:
-    commands = list(every_command(build_parser()[1].values()))
+    commands = [entry for command in build_parser()[1].values() for entry in command.actions or (command,)]
     assert len(commands) == 10
     for command in commands:
+        assert isinstance(command, Command)
         for option in options_of(command.options).values():
             assert option.help, f"{command.name}: {option.name}"

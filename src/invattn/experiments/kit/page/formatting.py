@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from invattn import _kinds
+
 MISSING = "–"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -113,13 +115,7 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-KINDS = {
-    "gaussian": "Gaussian",
-    "embedded_gaussian": "Embedded Gaussian",
-    "dot_product": "Dot-product",
-    "concatenation": "Concatenation",
-    "pointwise": "Pointwise (control)",
-}
+KINDS = {name: kind.label for name, kind in _kinds.KINDS.items()} | {"pointwise": "Pointwise (control)"}
 
 MIXERS = KINDS | {
     "uniform": "Uniform pooling (control)",
