@@ -47,7 +47,7 @@ def markdown_table(records: ReconstructionRecord | Sequence[ReconstructionRecord
         _group(recipe, {key[1:]: result for key, result in cells.items() if key[0] == recipe}) for recipe in recipes
     ]
     shown = [(run, _portable(run.command)) for run in runs]
-    return render_page("merged", "table2.md", groups=groups, runs=shown) + "\n"
+    return render_page("merged", "table2.md", groups=groups, runs=shown)
 
 
 def _column(result: ReconstructionResult) -> _Column:

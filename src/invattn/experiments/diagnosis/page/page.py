@@ -8,9 +8,9 @@ from typing import Any
 from invattn._errors import DataError
 from invattn._files import atomic_write
 from invattn.experiments.diagnosis.page import parts
-from invattn.experiments.diagnosis.page.parts import DiagnosisArtifact
 from invattn.experiments.diagnosis.record import DiagnosisRecord, read_diagnosis
 from invattn.experiments.kit.page import formatting
+from invattn.experiments.kit.page.artifacts import MissingPartError
 from invattn.experiments.kit.page.environment import render_page, write_page
 
 
@@ -34,31 +34,26 @@ def write_diagnosis(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder. Give the folder that `invattn diagnose --output` wrote.")
     record = read_diagnosis(folder / "results.json")
-    artifact = DiagnosisArtifact(folder / "artifacts" / "diagnosis.npz")
-    written = [write_page(folder / "diagnose.html", render_diagnosis(record, artifact))]
-    for name, sheet in (("flagged.png", artifact.flagged_sheet()), ("pairs.png", artifact.pair_sheet())):
-        if sheet is None:
+    path = folder / "artifacts" / "diagnosis.npz"
+    written = [write_page(folder / "diagnose.html", _render(record, path))]
+    for name, sheet in (("flagged.png", parts.flagged_sheet), ("pairs.png", parts.pair_sheet)):
+        try:
+            atomic_write(folder / name, sheet(path))
+        except MissingPartError:
             (folder / name).unlink(missing_ok=True)
-            continue
-        atomic_write(folder / name, sheet)
-        written.append(folder / name)
+        else:
+            written.append(folder / name)
     return written
 
 
-def render_diagnosis(record: DiagnosisRecord, artifact: DiagnosisArtifact) -> str:
-    """Return the page as text.
-
-    Args:
-        record: The results to show.
-        artifact: The stored pictures.
-    """
+def _render(record: DiagnosisRecord, path: Path) -> str:
     summary = record.summary()
     kind, recipe = (str(record.model.get(name)) for name in ("attention", "recipe"))
     return render_page(
         "diagnosis",
         "diagnose.html",
         record=record,
-        parts=(parts.histograms(record), parts.flagged(record, artifact), parts.pairs(record, artifact)),
+        parts=(parts.histograms(record), parts.flagged(record, path), parts.pairs(record, path)),
         summary=summary,
         subject=f"{formatting.kind(kind)} attention, {formatting.recipe(recipe).lower()} recipe, on "
         f"{summary['images']:,} test images of {formatting.dataset(str(record.data.get('name')))}",

@@ -26,7 +26,6 @@ def render(record: ReconstructionRecord, *, folder: Path) -> str:
     """
     headers, context_rows = tables.context(record)
     recipes = formatting.in_order((result.recipe for result in record.results), formatting.RECIPES)
-    explained = (name for name in recipes if name in formatting.GLOSSARY)
     datasets = dict.fromkeys((result.dataset, str(result.image_size)) for result in record.results)
     return render_page(
         "reconstruction",
@@ -42,7 +41,7 @@ def render(record: ReconstructionRecord, *, folder: Path) -> str:
         published=tables.has_published(record),
         context_datasets=headers,
         context_rows=context_rows,
-        glossary={formatting.recipe(name): formatting.GLOSSARY[name] for name in explained},
+        recipes=recipes,
     )
 
 
