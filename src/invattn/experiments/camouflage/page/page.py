@@ -57,11 +57,7 @@ def render(record: CamouflageRecord, *, folder: Path) -> str:
         tables=score_tables(record),
         networks=network_rows(record),
         comparisons=compared,
-        stopped=[
-            f"{label_of(row.attention, row.recipe)}, seed {row.seed}: {row.extra['stopped']}; it was not measured."
-            for row in record.rows
-            if row.extra.get("stopped")
-        ],
+        label_of=label_of,
     )
 
 
@@ -114,9 +110,5 @@ def render_maps(sets: Mapping[str, MapMetrics], sheets: Mapping[str, bytes]) -> 
         sets: Name -> what was measured.
         sheets: Name -> a PNG of the first maps, below their masks.
     """
-    rows = [
-        (name, metrics.images, [formatting.decimals(getattr(metrics, key)) for key in COLUMNS])
-        for name, metrics in sets.items()
-    ]
     uris = {name: pictures.address(sheet) for name, sheet in sheets.items()}
-    return render_page("camouflage", "maps.html", rows=rows, columns=list(COLUMNS.values()), pictures=uris)
+    return render_page("camouflage", "maps.html", sets=sets, columns=COLUMNS, pictures=uris)

@@ -55,6 +55,7 @@ def render(record: DensityRecord, *, folder: Path) -> str:
     pairs = dict.fromkeys((tables.kind_of(result), tables.recipe_of(result)) for result in ordered)
     stored = [Artifact(folder, attention=attention, recipe=recipe) for attention, recipe in pairs]
     subject, measure = subject_of(record), measure_of(record)
+    errors = [result.metrics.estimator_error for result in record.results]
     return render_page(
         "density",
         f"density_{subject}.html",
@@ -65,7 +66,7 @@ def render(record: DensityRecord, *, folder: Path) -> str:
         measure=measure,
         levels=record.data.get("levels") or 256,
         learned_noise=record.settings.get("dequantisation") == "variational",
-        accuracy=_accuracy(record),
+        estimator_error=max((error for error in errors if np.isfinite(error)), default=0.0),
         headline=headline(record, stored_likelihoods(folder)),
         results=tables.table_rows(record),
         kind_of=tables.kind_of,
@@ -73,12 +74,6 @@ def render(record: DensityRecord, *, folder: Path) -> str:
         published=published_table(record) if subject == "images" else [],
         comparison=comparison_note(record) if subject == "images" else "",
         shown=_SHOWN,
-        stopped=[
-            f"{tables.name_of(result)}, seed {result.seed}: the training loss was not finite at step "
-            f"{result.extra['stopped_at']}, first in {result.extra.get('stopped_in')}; nothing was measured."
-            for result in record.results
-            if result.extra.get("stopped_at") is not None
-        ],
     )
 
 
@@ -102,14 +97,3 @@ def _subject(record: DensityRecord) -> str:
     if subject_of(record) == "images":
         return f"{formatting.dataset(name)} at {shape_words(record)} pixels"
     return _DESCRIPTIONS.get(name, name)
-
-
-def _accuracy(record: DensityRecord) -> str:
-    errors = [result.metrics.estimator_error for result in record.results]
-    largest = max((error for error in errors if np.isfinite(error)), default=0.0)
-    if largest == 0:
-        return "Log-determinants are exact."
-    return (
-        "Log-determinants are estimated without bias; their random probes add a standard error of at most "
-        f"{largest:.2g} to the mean."
-    )

@@ -38,7 +38,7 @@ def render(record: ReconstructionRecord, *, folder: Path) -> str:
         groups=tables.groups(record),
         published_cells=tables.published_cells,
         remarks=tables.remarks(record),
-        published=tables.has_published(record),
+        published=any(result.paper is not None for result in record.results),
         context_datasets=headers,
         context_rows=context_rows,
         recipes=recipes,
