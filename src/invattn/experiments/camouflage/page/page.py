@@ -6,16 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from invattn._files import read_json
-from invattn.experiments.camouflage.page import parts
-from invattn.experiments.camouflage.page.tables import (
-    SCORES,
-    Comparison,
-    comparisons,
-    label_of,
-    network_rows,
-    ordered_groups,
-    score_tables,
-)
+from invattn.experiments.camouflage.page import parts, tables
 from invattn.experiments.camouflage.record import CamouflageRecord, MapMetrics
 from invattn.experiments.kit.page import formatting, pictures
 from invattn.experiments.kit.page.artifacts import Artifact
@@ -40,9 +31,9 @@ def render(record: CamouflageRecord, *, folder: Path) -> str:
         record: The results to show.
         folder: Where the artifacts of the figures lie.
     """
-    groups = ordered_groups(record)
+    groups = tables.ordered_groups(record)
     stored = [Artifact(folder, attention=group[0].attention, recipe=group[0].recipe) for group in groups]
-    compared = comparisons(record)
+    compared = tables.comparisons(record)
     return render_page(
         "camouflage",
         "camouflage.html",
@@ -53,15 +44,15 @@ def render(record: CamouflageRecord, *, folder: Path) -> str:
             parts.training_losses([row for group in groups for row in group]),
         ],
         headline=headline(record, compared),
-        scores=list(SCORES.values()),
-        tables=score_tables(record),
-        networks=network_rows(record),
+        scores=list(tables.SCORES.values()),
+        tables=tables.score_tables(record),
+        networks=tables.network_rows(record),
         comparisons=compared,
-        label_of=label_of,
+        label_of=tables.label_of,
     )
 
 
-def headline(record: CamouflageRecord, compared: Sequence[Comparison]) -> list[str]:
+def headline(record: CamouflageRecord, compared: Sequence[tables.Comparison]) -> list[str]:
     """Return what the run shows, in sentences."""
     sentences = []
     if compared:

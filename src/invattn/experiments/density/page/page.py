@@ -10,15 +10,6 @@ import numpy as np
 from invattn._files import read_json
 from invattn.experiments.density.page import images, points, tables
 from invattn.experiments.density.page.headline import headline, stored_likelihoods
-from invattn.experiments.density.page.tables import (
-    Measure,
-    Subject,
-    comparison_note,
-    measure_of,
-    published_table,
-    shape_words,
-    subject_of,
-)
 from invattn.experiments.density.record import DensityRecord
 from invattn.experiments.kit.page import formatting
 from invattn.experiments.kit.page.artifacts import Artifact
@@ -54,7 +45,7 @@ def render(record: DensityRecord, *, folder: Path) -> str:
     ordered = sorted(record.results, key=lambda result: order.index(tables.kind_of(result)))
     pairs = dict.fromkeys((tables.kind_of(result), tables.recipe_of(result)) for result in ordered)
     stored = [Artifact(folder, attention=attention, recipe=recipe) for attention, recipe in pairs]
-    subject, measure = subject_of(record), measure_of(record)
+    subject, measure = tables.subject_of(record), tables.measure_of(record)
     errors = [result.metrics.estimator_error for result in record.results]
     return render_page(
         "density",
@@ -71,13 +62,13 @@ def render(record: DensityRecord, *, folder: Path) -> str:
         results=tables.table_rows(record),
         kind_of=tables.kind_of,
         name_of=tables.name_of,
-        published=published_table(record) if subject == "images" else [],
-        comparison=comparison_note(record) if subject == "images" else "",
+        published=tables.published_table(record) if subject == "images" else [],
+        comparison=tables.comparison_note(record) if subject == "images" else "",
         shown=_SHOWN,
     )
 
 
-def _parts(subject: Subject, stored: Sequence[Artifact], measure: Measure) -> list[Part]:
+def _parts(subject: tables.Subject, stored: Sequence[Artifact], measure: tables.Measure) -> list[Part]:
     if subject == "plane":
         return [points.plane_densities(stored)]
     if subject == "sets":
@@ -94,6 +85,6 @@ def _parts(subject: Subject, stored: Sequence[Artifact], measure: Measure) -> li
 
 def _subject(record: DensityRecord) -> str:
     name = str(record.data.get("name"))
-    if subject_of(record) == "images":
-        return f"{formatting.dataset(name)} at {shape_words(record)} pixels"
+    if tables.subject_of(record) == "images":
+        return f"{formatting.dataset(name)} at {tables.shape_words(record)} pixels"
     return _DESCRIPTIONS.get(name, name)
