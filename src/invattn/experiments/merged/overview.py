@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from invattn.experiments.camouflage.page.tables import SCORES, label_of, ordered_groups, score_tables
+from invattn.experiments.camouflage.page.tables import SCORES, label_of, score_tables
 from invattn.experiments.camouflage.record import CamouflageRecord
 from invattn.experiments.density.record import DensityRecord
 from invattn.experiments.kit.page import formatting
@@ -104,13 +104,12 @@ def _detection(records: Sequence[Record]) -> Iterable[OverviewRow]:
         yield OverviewRow(kind=kind, label=label, data=dataset, run=PUBLISHED, cells=cells)
     names = {published["dataset"] for published in published_rows("table4")}
     for number, record in _numbered(records, CamouflageRecord):
-        groups = ordered_groups(record)
-        for table in score_tables(record):
-            if table.title in names:
-                for group, row in zip(groups, table.rows, strict=True):
-                    data = f"{table.title}, {formatting.count(table.images)} images"
-                    scores = tuple(score.ours for score in row.scores)
-                    yield OverviewRow(kind=group[0].attention, label=row.label, data=data, run=number, cells=scores)
+        for name, rows in score_tables(record).items():
+            if name in names:
+                data = f"{name}, {formatting.count(record.data['sets'][name])} images"
+                for row in rows:
+                    cells = tuple(map(formatting.decimals, row.ours.values()))
+                    yield OverviewRow(kind=row.kind, label=row.label, data=data, run=number, cells=cells)
 
 
 def _numbered(records: Sequence[Record], kind: type[_R]) -> list[tuple[str, _R]]:

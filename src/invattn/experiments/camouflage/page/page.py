@@ -44,7 +44,7 @@ def render(record: CamouflageRecord, *, folder: Path) -> str:
             parts.training_losses([row for group in groups for row in group]),
         ],
         headline=headline(record, compared),
-        scores=list(tables.SCORES.values()),
+        scores=tables.SCORES,
         tables=tables.score_tables(record),
         networks=tables.network_rows(record),
         comparisons=compared,
