@@ -12,13 +12,13 @@ from markupsafe import Markup
 from invattn._errors import DataError
 from invattn._files import read_json
 from invattn.experiments.camouflage.page import page as camouflage
-from invattn.experiments.camouflage.record import CamouflageRecord, is_camouflage
+from invattn.experiments.camouflage.record import CamouflageRecord
 from invattn.experiments.density.page import page as density
-from invattn.experiments.density.record import DensityRecord, is_density
+from invattn.experiments.density.record import DensityRecord
 from invattn.experiments.kit.page.environment import render_page, write_page
 from invattn.experiments.merged.overview import Record, overview
 from invattn.experiments.reconstruction.page import page as reconstruction
-from invattn.experiments.reconstruction.record import ReconstructionRecord, read_record
+from invattn.experiments.reconstruction.record import ReconstructionRecord
 
 
 def write_report(folder: Path) -> Path:
@@ -51,24 +51,15 @@ def read_any(folder: Path) -> Record:
         raise DataError(f"{folder} is no folder. Give the folder that `invattn reconstruct --output` wrote.")
     results = folder / "results.json"
     value = read_json(results)
-    try:
-        if is_density(value):
-            return DensityRecord.from_json(value)
-        if is_camouflage(value):
-            return CamouflageRecord.from_json(value)
-    except DataError as error:
-        raise DataError(f"{results}: {error}") from None
-    return read_record(results)
+    kind = next((kind for kind in (DensityRecord, CamouflageRecord) if kind.wrote(value)), ReconstructionRecord)
+    return kind.read(results)
 
 
-def _render(record: Record, folder: Path) -> str:
-    if isinstance(record, DensityRecord):
-        return density.render(record, folder=folder)
-    if isinstance(record, CamouflageRecord):
-        return camouflage.render(record, folder=folder)
-    return reconstruction.render(record, folder=folder)
-
-
+_RENDER = {
+    ReconstructionRecord: reconstruction.render,
+    DensityRecord: density.render,
+    CamouflageRecord: camouflage.render,
+}
 _FIGURES: dict[type, dict[str, str]] = {
     ReconstructionRecord: {"reconstructions": "Fig. 3 and 4: reconstructions", "constants": "error against steps"},
     DensityRecord: {"samples": "Fig. 5: samples"},
@@ -93,6 +84,11 @@ def write_merged(folders: Sequence[Path], output: Path) -> Path:
     runs = [_run(number, record, Path(folder)) for number, (record, folder) in pairs]
     output.mkdir(parents=True, exist_ok=True)
     return write_page(output / "merged.html", render_page("merged", "merged.html", tables=overview(records), runs=runs))
+
+
+def _render(record: Record, folder: Path) -> str:
+    render: Any = _RENDER[type(record)]
+    return str(render(record, folder=folder))
 
 
 def _run(number: int, record: Record, folder: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from invattn._files import read_json
 from invattn.experiments.camouflage.page import parts, tables
 from invattn.experiments.camouflage.record import CamouflageRecord, MapMetrics
 from invattn.experiments.kit.page import formatting, pictures
@@ -20,7 +19,7 @@ def write_report(folder: Path) -> Path:
     """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder, as ``write_page`` does."""
     return write_page(
         folder / "report.html",
-        render(CamouflageRecord.from_json(read_json(folder / "results.json")), folder=folder),
+        render(CamouflageRecord.read(folder / "results.json"), folder=folder),
     )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from invattn._files import read_json
 from invattn.experiments.density.page import images, points, tables
 from invattn.experiments.density.page.headline import headline, stored_likelihoods
 from invattn.experiments.density.record import DensityRecord
@@ -30,7 +29,7 @@ def write_report(folder: Path) -> Path:
     """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder, as ``write_page`` does."""
     return write_page(
         folder / "report.html",
-        render(DensityRecord.from_json(read_json(folder / "results.json")), folder=folder),
+        render(DensityRecord.read(folder / "results.json"), folder=folder),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from invattn._errors import DataError
 from invattn._files import atomic_write
 from invattn.experiments.diagnosis.page import parts
-from invattn.experiments.diagnosis.record import DiagnosisRecord, read_diagnosis
+from invattn.experiments.diagnosis.record import DiagnosisRecord
 from invattn.experiments.kit.page import formatting
 from invattn.experiments.kit.page.artifacts import MissingPartError
 from invattn.experiments.kit.page.environment import render_page, write_page
@@ -33,7 +33,7 @@ def write_diagnosis(folder: Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder. Give the folder that `invattn diagnose --output` wrote.")
-    record = read_diagnosis(folder / "results.json")
+    record = DiagnosisRecord.read(folder / "results.json")
     path = folder / "artifacts" / "diagnosis.npz"
     written = [write_page(folder / "diagnose.html", _render(record, path))]
     for name, sheet in (("flagged.png", parts.flagged_sheet), ("pairs.png", parts.pair_sheet)):

@@ -9,12 +9,12 @@ from invattn.experiments.kit.page.artifacts import Artifact
 from invattn.experiments.kit.page.environment import render_page, write_page
 from invattn.experiments.kit.page.parts import Part
 from invattn.experiments.reconstruction.page import panels, strips, summary, tables
-from invattn.experiments.reconstruction.record import ReconstructionRecord, read_record
+from invattn.experiments.reconstruction.record import ReconstructionRecord
 
 
 def write_report(folder: Path) -> Path:
     """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder, as ``write_page`` does."""
-    return write_page(folder / "report.html", render(read_record(folder / "results.json"), folder=folder))
+    return write_page(folder / "report.html", render(ReconstructionRecord.read(folder / "results.json"), folder=folder))
 
 
 def render(record: ReconstructionRecord, *, folder: Path) -> str:
