@@ -38,10 +38,6 @@ class Measure:
         """``bits per dimension`` or ``nats per dimension``."""
         return f"{self.word} per dimension"
 
-    def of(self, result: DensityResult) -> float | None:
-        """Return the likelihood of a result in this unit, None where it is refused."""
-        return result.metrics.per_dim
-
 
 def measure_of(record: DensityRecord) -> Measure:
     """Return the unit of a record, which is that of all its results."""
@@ -147,12 +143,11 @@ def published_table(record: DensityRecord) -> list[PublishedRow]:
 
     Ours are means over the seeds that were not refused.
     """
-    measure = measure_of(record)
     groups: dict[tuple[str, str], list[float | None]] = {}
     names: dict[tuple[str, str], str] = {}
     for result in record.results:
         key = (kind_of(result), result.variant)
-        groups.setdefault(key, []).append(measure.of(result))
+        groups.setdefault(key, []).append(result.metrics.per_dim)
         names[key] = name_of(result)
     shown = {key: _mean(values) for key, values in groups.items()}
     rows, used = [], set()
