@@ -26,7 +26,7 @@ class CertifiedMLP(ScaledChain):
         lipschitz: c, strictly between 0 and 1.
         norm: The norm that the certificate is stated in; each token is mapped by itself, so the same number holds in
             "inf,2" and in "2".
-        context_channels: K of a context (B, K) that moves all biases, see :meth:`Branch.given`; None for no context.
+        context_channels: K of a context (B, K) that moves all biases, see :meth:`Branch.given`; 0: none.
 
     Raises:
         ValueError: If an argument is out of its range, or a name unknown.
@@ -46,7 +46,7 @@ class CertifiedMLP(ScaledChain):
         activate_first: bool = False,
         lipschitz: float = 0.9,
         norm: str = "inf,2",
-        context_channels: int | None = None,
+        context_channels: int = 0,
     ) -> None:
         widths = [channels, *hidden_channels, channels]
         super().__init__(

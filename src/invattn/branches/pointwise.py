@@ -22,10 +22,10 @@ class _FixedWeights(ScaledBranch):
     Args:
         channels: C.
         lipschitz: c, strictly between 0 and 1.
-        context_channels: K of a context (B, K) that moves both biases, see :meth:`Branch.given`; None for no context.
+        context_channels: K of a context (B, K) that moves both biases, see :meth:`Branch.given`; 0: none.
     """
 
-    def __init__(self, *, channels: int, lipschitz: float = 0.9, context_channels: int | None = None) -> None:
+    def __init__(self, *, channels: int, lipschitz: float = 0.9, context_channels: int = 0) -> None:
         super().__init__(channels=channels, lipschitz=lipschitz)
         self.value = nn.Linear(channels, channels)
         self.output = nn.Linear(channels, channels)
@@ -66,7 +66,7 @@ class CertifiedPointwise(_FixedWeights):
     Args:
         channels: C.
         lipschitz: c, strictly between 0 and 1.
-        context_channels: K of a context (B, K) that moves both biases, see :meth:`Branch.given`; None for no context.
+        context_channels: K of a context (B, K) that moves both biases, see :meth:`Branch.given`; 0: none.
     """
 
     @property
@@ -87,7 +87,7 @@ class CertifiedPooling(_FixedWeights):
     Args:
         channels: C.
         lipschitz: c, strictly between 0 and 1.
-        context_channels: K of a context (B, K) that moves both biases, see :meth:`Branch.given`; None for no context.
+        context_channels: K of a context (B, K) that moves both biases, see :meth:`Branch.given`; 0: none.
     """
 
     @property

@@ -100,7 +100,7 @@ class ContextShift(Conditional):
     def __init__(self, context_channels: int, widths: Sequence[int]) -> None:
         super().__init__()
         if context_channels < 1:
-            raise ValueError(f"context_channels must be at least 1, or None for no context; got {context_channels}.")
+            raise ValueError(f"context_channels must be at least 1, or 0 for no context; got {context_channels}.")
         self.context_channels = context_channels
         self.widths = tuple(widths)
         self.linear = nn.Linear(context_channels, sum(self.widths), bias=False)
@@ -144,9 +144,9 @@ class ContextShift(Conditional):
         return f"context_channels={self.context_channels}, widths={self.widths}"
 
 
-def make_shift(context_channels: int | None, widths: Sequence[int]) -> ContextShift | None:
+def make_shift(context_channels: int, widths: Sequence[int]) -> ContextShift | None:
     """Return a shift of biases of these lengths, or None without a context."""
-    return None if context_channels is None else ContextShift(context_channels, widths)
+    return ContextShift(context_channels, widths) if context_channels else None
 
 
 def shifts_of(context: ContextShift | None, x: Tensor) -> Tensor | None:

@@ -34,7 +34,7 @@ class CertifiedAttention(ScaledBranch):
         visibility: What each query may see.
         position_logits: Learned logits by relative position, or None.
         context_channels: K of a context (B, K), see :meth:`Branch.given`; it moves the tokens that queries and keys
-            see, the values before they are squashed, and b_L. None for no context.
+            see, the values before they are squashed, and b_L. 0: none.
 
     Raises:
         ValueError: If the response is not row-normalised or its kernel has no bound.
@@ -54,7 +54,7 @@ class CertifiedAttention(ScaledBranch):
         rule: AttentionRule | None = None,
         visibility: Visibility | None = None,
         position_logits: RelativePositionLogits | None = None,
-        context_channels: int | None = None,
+        context_channels: int = 0,
     ) -> None:
         super().__init__(channels=channels, lipschitz=lipschitz)
         kappa = response.kernel.kappa
