@@ -24,12 +24,7 @@ def write_report(folder: Path) -> Path:
 
 
 def render(record: CamouflageRecord, *, folder: Path) -> str:
-    """Return the page as text.
-
-    Args:
-        record: The results to show.
-        folder: Where the artifacts of the figures lie.
-    """
+    """Return the page of a run's results as text; the artifacts of the figures lie in ``folder``."""
     groups = tables.ordered_groups(record)
     stored = [Artifact(folder, attention=group[0].attention, recipe=group[0].recipe) for group in groups]
     compared = tables.comparisons(record)

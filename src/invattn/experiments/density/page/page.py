@@ -34,12 +34,7 @@ def write_report(folder: Path) -> Path:
 
 
 def render(record: DensityRecord, *, folder: Path) -> str:
-    """Return the page as text.
-
-    Args:
-        record: The results to show.
-        folder: Where the artifacts of the figures lie.
-    """
+    """Return the page of a run's results as text; the artifacts of the figures lie in ``folder``."""
     order = formatting.in_order((tables.kind_of(result) for result in record.results), formatting.MIXERS)
     ordered = sorted(record.results, key=lambda result: order.index(tables.kind_of(result)))
     pairs = dict.fromkeys((tables.kind_of(result), tables.recipe_of(result)) for result in ordered)

@@ -17,6 +17,8 @@ from invattn.experiments.kit.page.pictures import picture_panel
 
 _DRAWN = 1000
 _SIDE = 400
+_MASSES = (0.3, 0.6, 0.9, 0.99)
+_SET_REACH = 6.5
 
 
 def plane_densities(artifacts: Sequence[Artifact]) -> Part:
@@ -60,10 +62,6 @@ def _scatter(points: Array, reach: float, *, role: str, name: str) -> Markup:
         axes.set_axis_off()
 
     return svg.draw(paint, name=f"plane-{name}", description=f"{len(inside)} points: {name}", size=(3.4, 3.4))
-
-
-_MASSES = (0.3, 0.6, 0.9, 0.99)
-_SET_REACH = 6.5
 
 
 def sets_part(artifacts: Sequence[Artifact]) -> Part:

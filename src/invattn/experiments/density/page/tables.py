@@ -1,4 +1,4 @@
-"""The paper's density table beside this run."""
+"""What the results of a density run are called, its tables, and its training curves."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ from invattn.experiments.kit.page.parts import Panel, Part, kind_keys
 from invattn.experiments.kit.record import published_rows
 
 Subject = Literal["sets", "plane", "images"]
+
+PUBLISHED_TRAINING = 50_000
+"""Training images of CIFAR-10, which the published figures are of."""
+
+_SMOOTHING = 10
+_MODELS = {
+    "none": "i-ResNet",
+    "dot_product": "i-ResNet + Dot-product attention",
+    "concatenation": "i-ResNet + Concatenation attention",
+}
 
 
 @dataclass(frozen=True)
@@ -52,9 +62,6 @@ def subject_of(record: DensityRecord) -> Subject:
     if rank == 3:
         return "images"
     return "plane" if rank == 1 or (rank == 0 and record.data.get("dimensions") == 2) else "sets"
-
-
-_SMOOTHING = 10
 
 
 def table_rows(record: DensityRecord) -> list[DensityResult]:
@@ -116,16 +123,6 @@ def _limits(lines: Sequence[Line]) -> tuple[float, float] | None:
     low, high = float(values.min()), float(values.max())
     room = 0.05 * max(high - low, 0.1)
     return low - room, high + room
-
-
-PUBLISHED_TRAINING = 50_000
-"""Training images of CIFAR-10, which the published figures are of."""
-
-_MODELS = {
-    "none": "i-ResNet",
-    "dot_product": "i-ResNet + Dot-product attention",
-    "concatenation": "i-ResNet + Concatenation attention",
-}
 
 
 @dataclass(frozen=True, kw_only=True)

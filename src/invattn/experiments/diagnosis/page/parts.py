@@ -15,6 +15,9 @@ from invattn.experiments.kit.page.charts import Chart, Line, line_chart
 from invattn.experiments.kit.page.parts import Cell, Key, Panel, Part, Row, Scale, Strip
 
 _ENLARGE_BELOW = 128
+_BINS = 40
+_COLUMNS = 8
+_RETURNED, _LOST = "gaussian", "embedded_gaussian"  # two colours that stand apart on the page
 
 
 def take(path: Path, *names: str) -> list[Array]:
@@ -45,12 +48,6 @@ def _sheet(*columns: Array) -> bytes:
     """Set pictures into rows and columns on white, small ones enlarged pixel by pixel."""
     rows = [picture for row in zip(*columns, strict=True) for picture in row]
     return pictures.sheet(rows, columns=len(columns), enlarge=3 if max(columns[0].shape[1:3]) < _ENLARGE_BELOW else 1)
-
-
-_BINS = 40
-_COLUMNS = 8
-_SMALL = 64
-_RETURNED, _LOST = "gaussian", "embedded_gaussian"  # two colours that stand apart on the page
 
 
 def histograms(record: DiagnosisRecord) -> Part:
@@ -157,5 +154,5 @@ def _strips(rows: Sequence[tuple[str, Sequence[Cell]]], like: Array) -> tuple[St
         part = slice(start, start + _COLUMNS)
         cut = tuple(Row(label=label, cells=tuple(cells[part])) for label, cells in rows)
         title = f"{start + 1} to {min(start + _COLUMNS, count)} of {count} shown"
-        strips.append(Strip(title=title, rows=cut, pixels=max(like.shape[1:3]) <= _SMALL))
+        strips.append(Strip(title=title, rows=cut, pixels=pictures.are_small(like)))
     return tuple(strips)

@@ -135,8 +135,7 @@ def _paint_line(axes: Axes, line: Line, chart: Chart) -> None:
 
 
 def _scale(axes: Axes, chart: Chart) -> None:
-    axes.set_xlabel(chart.x_label)
-    axes.set_ylabel(chart.y_label)
+    axes.set(xlabel=chart.x_label, ylabel=chart.y_label)
     formatter = FuncFormatter(
         lambda value, _: formatting.power_of_ten(round(float(np.log10(value)))) if value > 0 else ""
     )

@@ -18,12 +18,7 @@ def write_report(folder: Path) -> Path:
 
 
 def render(record: ReconstructionRecord, *, folder: Path) -> str:
-    """Return the page as text.
-
-    Args:
-        record: The results to show.
-        folder: Where the artifacts of the figures lie.
-    """
+    """Return the page of a run's results as text; the artifacts of the figures lie in ``folder``."""
     headers, context_rows = tables.context(record)
     recipes = formatting.in_order((result.recipe for result in record.results), formatting.RECIPES)
     datasets = dict.fromkeys((result.dataset, str(result.image_size)) for result in record.results)
