@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import torch
 from torch import nn
 
-from invattn.experiments.kit.options import Count, Mark, Positive, check_options, number_from, one_of
-from invattn.experiments.kit.training.machines import ACCELERATORS, Machines
+from invattn.experiments.kit.options import Count, Mark, Options, Positive, number_from, one_of
+from invattn.experiments.kit.training.machines import MachineOptions
 
 TRAINER_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 """Precision in which training evaluates a model -> Lightning's name of it."""
@@ -23,7 +23,7 @@ CheckpointMinutes = Annotated[Positive, "M", Mark.UNSTORED]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimisation:
+class Optimisation(Options):
     """Adam or Adamax with a linear warm-up, a cosine decay, clipped gradients and averaged weights.
 
     The average is exponential; early steps have the decay (1 + step) / (10 + step) where that is smaller, and a decay
@@ -52,9 +52,6 @@ class Optimisation:
     warm_up: int = 20
     clip: Annotated[Positive, "NORM"] = 1.0
     averaging: Annotated[float, number_from(0.0, 1.0), "D"] = 0.98
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     def optimizers(self, module: nn.Module) -> dict[str, Any]:
         """Return the optimiser of a module and the learning rate of every step, as Lightning takes them."""
@@ -97,30 +94,20 @@ def stepwise(optimizer: torch.optim.Optimizer, factor: Callable[[int], float]) -
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedTraining:
-    """Trainings, and what they run on.
+class SharedTraining(MachineOptions):
+    """Trainings.
 
     Attributes:
         precision: fp32, or bf16 for matrix products in training.
         repeats: Trainings of each variant with different seeds, from SEED on.
         seed: Decides everything that is random.
         checkpoint_minutes: Time between saves of an unfinished training.
-        accelerator: cpu, gpu, or auto for a GPU where there is one.
-        devices: Processes, or GPUs, of each machine that share every batch.
-        nodes: Machines; start the command on each with NODE_RANK, MASTER_ADDR, MASTER_PORT.
     """
 
     precision: Annotated[str, one_of(PRECISIONS, what="precision")] = "fp32"
     repeats: Annotated[Count, Mark.NOT_OF_A_CELL] = 1
     seed: int = 0
     checkpoint_minutes: CheckpointMinutes = 0.5
-    accelerator: Annotated[str, one_of(ACCELERATORS, what="accelerator"), Mark.NOT_OF_A_CELL] = "auto"
-    devices: Annotated[Count, Mark.NOT_OF_A_CELL] = 1
-    nodes: Annotated[Count, Mark.NOT_OF_A_CELL] = 1
-
-    def machines(self) -> Machines:
-        """Return what training runs on."""
-        return Machines(devices=self.devices, nodes=self.nodes, accelerator=self.accelerator)
 
 
 @dataclass(frozen=True, kw_only=True)
