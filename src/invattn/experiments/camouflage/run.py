@@ -136,7 +136,7 @@ def _record(cells: list[CamouflageCell], rows: list[CamouflageRow]) -> Camouflag
             "fingerprint": cells[0].fingerprints["train"],
             "train": len(data.train),
             "sets": {part.name: len(part) for part in data.test},
-            "mean_mask": {name: scores.s_measure for name, scores in baseline.items()},
+            "mean_mask": {name: scores.metrics.s_measure for name, scores in baseline.items()},
             "notes": list(data.notes),
         },
         settings=config.settings() | {"torch_threads": config.threads(torch.get_num_threads())},

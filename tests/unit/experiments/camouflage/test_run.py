@@ -152,7 +152,7 @@ def test_the_mean_mask_is_the_mean(tmp_path: Path) -> None:
     assert float((mean.double() - by_hand).abs().max()) <= 0.5
     measures = MapMeasures()
     measures.add(mean.numpy(), train.pair(0)[1].numpy())
-    assert 0 < measures.scores().s_measure < 1
+    assert 0 < measures.scores().metrics.s_measure < 1
 
 
 def test_the_backbone_is_trained_once_and_every_row_starts_from_it(tmp_path: Path) -> None:
