@@ -97,7 +97,7 @@ def test_a_run_writes_record_models_and_arrays(tmp_path: Path) -> None:
     again = measure_maps(
         lambda n: predict_map(network, test.pair(n)[0], side=config.image_size), test, on_image=lambda: None
     )
-    assert again.s_measure == pytest.approx(certified.sets["synthetic"].s_measure)
+    assert again.metrics.s_measure == pytest.approx(certified.sets["synthetic"].s_measure)
 
 
 def test_finished_rows_are_kept_and_other_options_refused(tmp_path: Path) -> None:
