@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from invattn.experiments.kit.page import formatting
+from invattn.experiments.kit.page.environment import render_page
 from invattn.experiments.reconstruction.page import tables
 from invattn.experiments.reconstruction.record import ReconstructionRecord, ReconstructionResult
 
@@ -40,35 +42,36 @@ def markdown_table(records: ReconstructionRecord | Sequence[ReconstructionRecord
                 "repeats of a cell in one run."
             )
         cells[key] = result
-    lines = []
-    for recipe in formatting.in_order((result.recipe for result in results), formatting.RECIPES):
-        lines += _recipe(recipe, {key[1:]: result for key, result in cells.items() if key[0] == recipe})
-    return "\n".join([*lines, *_runs(runs)]) + "\n"
+    recipes = formatting.in_order((result.recipe for result in results), formatting.RECIPES)
+    groups = [
+        _group(recipe, {key[1:]: result for key, result in cells.items() if key[0] == recipe}) for recipe in recipes
+    ]
+    shown = [(run, _portable(run.command)) for run in runs]
+    return render_page("merged", "table2.md", groups=groups, runs=shown)
 
 
 def _column(result: ReconstructionResult) -> _Column:
     return result.dataset, formatting.size(result.image_size)
 
 
-def _recipe(recipe: str, cells: dict[tuple[str, _Column], ReconstructionResult]) -> list[str]:
+def _group(recipe: str, cells: dict[tuple[str, _Column], ReconstructionResult]) -> dict[str, Any]:
+    """Return a recipe for the template: a row for each kind with the paper's figures, ours, and the results."""
     kinds = formatting.in_order((kind for kind, _ in cells), formatting.KINDS)
     datasets = formatting.in_order((dataset for _, (dataset, _) in cells), tables.PAPER_DATASETS)
     columns = sorted({column for _, column in cells}, key=lambda column: (datasets.index(column[0]), column[1]))
     heads = [_head(column, columns) for column in columns]
-    lines = [f"## {formatting.recipe(recipe)}", "", formatting.GLOSSARY.get(recipe, ""), ""]
-    figures = [f"{head} {name}" for head in heads for name in ("MSE ↓", "SSIM ↑", "V-score ↑")]
-    lines += _header(["Attention", "", *figures])
+    rows = []
     for kind in kinds:
-        paper: list[str] = []
-        ours: list[str] = []
-        for column in columns:
-            result = cells.get((kind, column))
-            published = None if result is None else result.paper
-            paper += [formatting.MISSING] * 3 if published is None else tables.published_cells(published, plain=True)
-            ours += _ours(result)
-        lines += [_line([formatting.kind(kind), "paper", *paper]), _line(["", "**ours**", *ours])]
-    lines += ["", *_details(kinds, columns, heads, cells), ""]
-    return lines
+        found = [cells.get((kind, column)) for column in columns]
+        published = [
+            cell for result in found for cell in tables.published_cells((result and result.paper) or {}, plain=True)
+        ]
+        ours = [cell for result in found for cell in _ours(result)]
+        rows.append(
+            (kind, published, ours, [(head, result) for head, result in zip(heads, found, strict=True) if result])
+        )
+    figures = [f"{head} {name}" for head in heads for name in ("MSE ↓", "SSIM ↑", "V-score ↑")]
+    return {"recipe": recipe, "figures": figures, "rows": rows}
 
 
 def _head(column: _Column, columns: Sequence[_Column]) -> str:
@@ -88,70 +91,6 @@ def _ours(result: ReconstructionResult | None) -> list[str]:
     return [mse, formatting.decimals(metrics.ssim), formatting.share(metrics.v_score)]
 
 
-def _details(
-    kinds: Sequence[str],
-    columns: Sequence[_Column],
-    heads: Sequence[str],
-    cells: dict[tuple[str, _Column], ReconstructionResult],
-) -> list[str]:
-    """What the paper does not report, one line for each attention kind and data set."""
-    names = ["Attention", "Data", "Images × repeats", "Worst image MSE", "Converged", "Evaluations mean / max"]
-    lines = _header([*names, "Proven bound", "Non-finite pixels"])
-    for kind in kinds:
-        for column, head in zip(columns, heads, strict=True):
-            result = cells.get((kind, column))
-            if result is None:
-                continue
-            metrics, certificate = result.metrics, result.certificate
-            proven = "none"
-            if certificate is not None:
-                proven = f"{formatting.bound(certificate.get('bound'))} in the norm {certificate.get('norm')}"
-            lines.append(
-                _line(
-                    [
-                        formatting.kind(kind),
-                        head,
-                        f"{result.images:,} × {result.repeats}",
-                        formatting.error(metrics.mse_max, digits=2, plain=True),
-                        formatting.share(metrics.converged, decimals=1),
-                        formatting.mean_and_most(metrics.evaluations_mean, metrics.evaluations_max),
-                        proven,
-                        formatting.count(metrics.non_finite),
-                    ]
-                )
-            )
-    return lines
-
-
-def _runs(runs: Sequence[ReconstructionRecord]) -> list[str]:
-    lines = [
-        "## Runs",
-        "",
-        "MSE is on the 0-255 scale, before rounding; the V-score is the share of test images with MSE < 10. An "
-        "evaluation is one application of the residual branch. The paper's rows are its Table 2 (32×32) and Table 5 "
-        "(218×178), on its own random choice of 1,000 training and 1,000 test images.",
-        "",
-    ]
-    for run in runs:
-        data = run.data
-        versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
-        name = formatting.dataset(str(data.get("name")))
-        lines.append(
-            f"- {name}: {data.get('train')} training and {data.get('test')} test images, seed {run.seed}, "
-            f"pixels SHA-256 `{data.get('fingerprint')}`; `{_portable(run.command)}`; {versions}."
-        )
-        lines += [f"  - {note}" for note in data.get("notes") or ()]
-    return lines
-
-
 def _portable(command: str) -> str:
     """Return a command without the paths of one machine: a published text says DIR instead."""
     return re.sub(r"(?<![^\s=\"'])(?:/|~|[A-Za-z]:\\)[^\s\"']*", "DIR", command)
-
-
-def _header(names: Sequence[str]) -> list[str]:
-    return [_line(names), "|" + "---|" * len(names)]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from invattn.experiments.camouflage.page.tables import SCORES, label_of, ordered_groups, score_tables
+from invattn.experiments.camouflage.page.tables import SCORES, label_of, score_tables
 from invattn.experiments.camouflage.record import CamouflageRecord
 from invattn.experiments.density.record import DensityRecord
 from invattn.experiments.kit.page import formatting
@@ -33,16 +33,9 @@ class OverviewRow:
     cells: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class OverviewTable:
-    """One table of the paper with ours below each of its rows.
-
-    Attributes:
-        title: Its heading.
-        heads: Of the columns after name, data and run.
-        rows: The published ones and ours.
-        ours: Whether a row is ours.
-    """
+    """One table of the paper with ours below each of its rows: title, heads of the columns after name, data and run."""
 
     title: str
     heads: tuple[str, ...]
@@ -60,40 +53,30 @@ def overview(records: Sequence[Record]) -> list[OverviewTable]:
     Args:
         records: The runs, in the order in which they are numbered.
     """
-    reconstruction_heads = ("MSE ↓", "SSIM ↑", "V-score ↑")
+    heads = ("MSE ↓", "SSIM ↑", "V-score ↑")
+    small, large = (tuple(_reconstruction(table, records)) for table in ("table2", "table5"))
     return [
-        _table("Table 2: reconstruction at 32×32", reconstruction_heads, _reconstruction("table2", "32×32", records)),
-        _table("Table 3: density on CIFAR-10", ("bits/dim ↓",), _density(records)),
-        _table("Table 4: camouflaged object detection", tuple(SCORES.values()), _detection(records)),
-        _table(
-            "Table 5: reconstruction at 218×178", reconstruction_heads, _reconstruction("table5", "218×178", records)
-        ),
+        OverviewTable("Table 2: reconstruction at 32×32", heads, small),
+        OverviewTable("Table 3: density on CIFAR-10", ("bits/dim ↓",), tuple(_density(records))),
+        OverviewTable("Table 4: camouflaged object detection", tuple(SCORES.values()), tuple(_detection(records))),
+        OverviewTable("Table 5: reconstruction at 218×178", heads, large),
     ]
 
 
-def _table(title: str, heads: tuple[str, ...], rows: Iterable[OverviewRow]) -> OverviewTable:
-    return OverviewTable(title=title, heads=heads, rows=tuple(rows))
-
-
-def _reconstruction(table: str, size: str, records: Sequence[Record]) -> Iterable[OverviewRow]:
-    sizes = {"32×32": ("32", "32x32"), "218×178": ("original", "218x178")}[size]
+def _reconstruction(table: str, records: Sequence[Record]) -> Iterable[OverviewRow]:
+    sizes = {"table2": ("32", "32x32"), "table5": ("original", "218x178")}[table]
     for published in published_rows(table):
         kind, dataset = published["attention"], published["dataset"]
-        figures = {key: float(published[key]) for key in ("mse", "ssim", "v_score")}
-        data = formatting.dataset(dataset)
-        yield OverviewRow(
-            kind=kind, label=formatting.kind(kind), data=data, run=PUBLISHED, cells=published_cells(figures)
-        )
-        for number, record in _numbered(records, ReconstructionRecord):
-            for result in record.results:
-                if (result.attention, result.dataset) == (kind, dataset) and str(result.image_size) in sizes:
-                    yield OverviewRow(
-                        kind=kind,
-                        label=label_of(kind, result.recipe),
-                        data=data,
-                        run=number,
-                        cells=published_cells(vars(result.metrics)),
-                    )
+        found = [(PUBLISHED, formatting.kind(kind), {key: float(published[key]) for key in ("mse", "ssim", "v_score")})]
+        found += [
+            (number, label_of(kind, result.recipe), vars(result.metrics))
+            for number, record in _numbered(records, ReconstructionRecord)
+            for result in record.results
+            if (result.attention, result.dataset) == (kind, dataset) and str(result.image_size) in sizes
+        ]
+        for run, label, figures in found:
+            data, cells = formatting.dataset(dataset), published_cells(figures)
+            yield OverviewRow(kind=kind, label=label, data=data, run=run, cells=cells)
 
 
 def _density(records: Sequence[Record]) -> Iterable[OverviewRow]:
@@ -121,13 +104,12 @@ def _detection(records: Sequence[Record]) -> Iterable[OverviewRow]:
         yield OverviewRow(kind=kind, label=label, data=dataset, run=PUBLISHED, cells=cells)
     names = {published["dataset"] for published in published_rows("table4")}
     for number, record in _numbered(records, CamouflageRecord):
-        groups = ordered_groups(record)
-        for table in score_tables(record):
-            if table.title in names:
-                for group, row in zip(groups, table.rows, strict=True):
-                    data = f"{table.title}, {formatting.count(table.images)} images"
-                    scores = tuple(score.ours for score in row.scores)
-                    yield OverviewRow(kind=group[0].attention, label=row.label, data=data, run=number, cells=scores)
+        for name, rows in score_tables(record).items():
+            if name in names:
+                data = f"{name}, {formatting.count(record.data['sets'][name])} images"
+                for row in rows:
+                    cells = tuple(map(formatting.decimals, row.ours.values()))
+                    yield OverviewRow(kind=row.kind, label=row.label, data=data, run=number, cells=cells)
 
 
 def _numbered(records: Sequence[Record], kind: type[_R]) -> list[tuple[str, _R]]:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
 from invattn._errors import DataError
 from invattn._files import read_json
-from invattn.experiments.camouflage.page.page import render_camouflage
+from invattn.experiments.camouflage.page import page as camouflage
 from invattn.experiments.camouflage.record import CamouflageRecord
-from invattn.experiments.density.page.page import render_density
+from invattn.experiments.density.page import page as density
 from invattn.experiments.density.record import DensityRecord
 from invattn.experiments.kit.page.environment import render_page, write_page
 from invattn.experiments.merged.overview import Record, overview
-from invattn.experiments.reconstruction.page.page import render
+from invattn.experiments.reconstruction.page import page as reconstruction
 from invattn.experiments.reconstruction.record import ReconstructionRecord
 
 
@@ -38,10 +38,10 @@ def write_report(folder: Path) -> Path:
         OSError: If the page cannot be written; an older page then stays as it is.
     """
     folder = Path(folder)
-    return write_page(folder / "report.html", render_any(read_any(folder), folder=folder))
+    return write_page(folder / "report.html", _render(read_any(folder), folder))
 
 
-def read_any(folder: Path) -> ReconstructionRecord | DensityRecord | CamouflageRecord:
+def read_any(folder: Path) -> Record:
     """Read the record of a run of any experiment.
 
     Raises:
@@ -51,46 +51,21 @@ def read_any(folder: Path) -> ReconstructionRecord | DensityRecord | CamouflageR
         raise DataError(f"{folder} is no folder. Give the folder that `invattn reconstruct --output` wrote.")
     results = folder / "results.json"
     value = read_json(results)
-    try:
-        if DensityRecord.wrote(value):
-            return DensityRecord.from_json(value)
-        if CamouflageRecord.wrote(value):
-            return CamouflageRecord.from_json(value)
-    except DataError as error:
-        raise DataError(f"{results}: {error}") from None
-    return ReconstructionRecord.read(results)
+    kind = next((kind for kind in (DensityRecord, CamouflageRecord) if kind.wrote(value)), ReconstructionRecord)
+    return kind.read(results)
 
 
-def render_any(record: ReconstructionRecord | DensityRecord | CamouflageRecord, *, folder: Path) -> str:
-    """Return the page of a run of any experiment as text.
-
-    Args:
-        record: The results to show.
-        folder: Where the artifacts of the figures lie.
-    """
-    if isinstance(record, DensityRecord):
-        return render_density(record, folder=folder)
-    if isinstance(record, CamouflageRecord):
-        return render_camouflage(record, folder=folder)
-    return render(record, folder=folder)
-
-
+_RENDER = {
+    ReconstructionRecord: reconstruction.render,
+    DensityRecord: density.render,
+    CamouflageRecord: camouflage.render,
+}
 _FIGURES: dict[type, dict[str, str]] = {
     ReconstructionRecord: {"reconstructions": "Fig. 3 and 4: reconstructions", "constants": "error against steps"},
     DensityRecord: {"samples": "Fig. 5: samples"},
     CamouflageRecord: {"curves": "Fig. 6: F and E curves", "maps": "Fig. 7: maps"},
 }
 """Sections of the pages that hold figures of the paper."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One run on the page; ``figures`` are links, an anchor and words each."""
-
-    number: int
-    command: str
-    body: Markup
-    figures: tuple[tuple[str, str], ...]
 
 
 def write_merged(folders: Sequence[Path], output: Path) -> Path:
@@ -105,22 +80,25 @@ def write_merged(folders: Sequence[Path], output: Path) -> Path:
         OSError: If the page cannot be written.
     """
     records = [read_any(Path(folder)) for folder in folders]
-    runs = [
-        _run(number, record, Path(folder))
-        for number, (record, folder) in enumerate(zip(records, folders, strict=True), start=1)
-    ]
+    pairs = enumerate(zip(records, folders, strict=True), start=1)
+    runs = [_run(number, record, Path(folder)) for number, (record, folder) in pairs]
     output.mkdir(parents=True, exist_ok=True)
     return write_page(output / "merged.html", render_page("merged", "merged.html", tables=overview(records), runs=runs))
 
 
-def _run(number: int, record: Record, folder: Path) -> Run:
-    body = body_of(render_any(record, folder=folder), prefix=f"run{number}-")
-    figures = tuple(
-        (f"run{number}-{anchor}", words)
-        for anchor, words in _FIGURES[type(record)].items()
-        if f'id="run{number}-{anchor}"' in body
-    )
-    return Run(number=number, command=record.command, body=body, figures=figures)
+def _render(record: Record, folder: Path) -> str:
+    render: Any = _RENDER[type(record)]
+    return str(render(record, folder=folder))
+
+
+def _run(number: int, record: Record, folder: Path) -> dict[str, Any]:
+    """Return a run for the template; ``figures`` are links, an anchor and words each."""
+    prefix = f"run{number}-"
+    body = body_of(_render(record, folder), prefix=prefix)
+    figures = [
+        (prefix + part, words) for part, words in _FIGURES[type(record)].items() if f'id="{prefix}{part}"' in body
+    ]
+    return {"number": number, "command": record.command, "body": body, "figures": figures}
 
 
 def body_of(page: str, *, prefix: str) -> Markup:

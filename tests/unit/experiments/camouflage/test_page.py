@@ -66,22 +66,26 @@ def run(folder: Path, shown: CamouflageRecord | None = None) -> Path:
     return folder
 
 
-def test_table_4_stands_beside_the_papers_figures() -> None:
-    (table,) = score_tables(record())
-    assert (table.title, table.images, table.mean_mask) == ("CAMO", 4, "0.400")
-    found = {entry.label: entry for entry in table.rows}
+def test_table_4_stands_beside_the_papers_figures(tmp_path: Path) -> None:
+    ((name, rows),) = score_tables(record()).items()
+    assert name == "CAMO"
+    found = {entry.label: entry for entry in rows}
     assert list(found) == [
         "Base (no attention)",
         "Gaussian, unconstrained",
         "Gaussian, paper",
         "Gaussian, certified",
     ]
-    paper, certified = found["Gaussian, paper"].scores[0], found["Gaussian, certified"].scores[0]
+    paper, certified = found["Gaussian, paper"], found["Gaussian, certified"]
     # Table 4: InvGaus on CAMO has S 0.801.
-    assert (paper.ours, paper.paper, paper.difference) == ("0.601", "0.801", "-0.200")
-    assert (certified.ours, certified.paper, certified.difference) == ("0.720", "", "")
-    assert found["Base (no attention)"].scores[0].paper == "0.791"
-    assert found["Gaussian, certified"].seeds == 2
+    assert (paper.ours["s_measure"], paper.paper["s_measure"]) == (pytest.approx(0.601), 0.801)
+    assert (certified.ours["s_measure"], certified.paper) == (pytest.approx(0.72), {})
+    assert found["Base (no attention)"].paper["s_measure"] == 0.791
+    assert certified.seeds == 2
+    text = write_report(run(tmp_path)).read_text(encoding="utf-8")
+    assert "CAMO: 4 images; predicting the mean training mask has S = 0.400" in text
+    assert '<td class="edge">0.601<small>0.801 (-0.200)</small></td>' in text
+    assert '<td class="edge">0.720</td>' in text
 
 
 def test_networks_show_the_worst_inverse_over_seeds() -> None:

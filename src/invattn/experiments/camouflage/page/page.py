@@ -5,17 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from invattn._files import read_json
-from invattn.experiments.camouflage.page import parts
-from invattn.experiments.camouflage.page.tables import (
-    SCORES,
-    Comparison,
-    comparisons,
-    label_of,
-    network_rows,
-    ordered_groups,
-    score_tables,
-)
+from invattn.experiments.camouflage.page import parts, tables
 from invattn.experiments.camouflage.record import CamouflageRecord, MapMetrics
 from invattn.experiments.kit.page import formatting, pictures
 from invattn.experiments.kit.page.artifacts import Artifact
@@ -26,30 +16,18 @@ TOLERANCE = 1e-4
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder, and return its path.
-
-    A part whose data the run did not store is left out, and the page says so and why.
-
-    Raises:
-        DataError: If the folder has no readable ``results.json``.
-        OSError: If the page cannot be written; an older page then stays as it is.
-    """
+    """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder, as ``write_page`` does."""
     return write_page(
         folder / "report.html",
-        render_camouflage(CamouflageRecord.from_json(read_json(folder / "results.json")), folder=folder),
+        render(CamouflageRecord.read(folder / "results.json"), folder=folder),
     )
 
 
-def render_camouflage(record: CamouflageRecord, *, folder: Path) -> str:
-    """Return the page as text.
-
-    Args:
-        record: The results to show.
-        folder: Where the artifacts of the figures lie.
-    """
-    groups = ordered_groups(record)
+def render(record: CamouflageRecord, *, folder: Path) -> str:
+    """Return the page of a run's results as text; the artifacts of the figures lie in ``folder``."""
+    groups = tables.ordered_groups(record)
     stored = [Artifact(folder, attention=group[0].attention, recipe=group[0].recipe) for group in groups]
-    compared = comparisons(record)
+    compared = tables.comparisons(record)
     return render_page(
         "camouflage",
         "camouflage.html",
@@ -60,19 +38,15 @@ def render_camouflage(record: CamouflageRecord, *, folder: Path) -> str:
             parts.training_losses([row for group in groups for row in group]),
         ],
         headline=headline(record, compared),
-        scores=list(SCORES.values()),
-        tables=score_tables(record),
-        networks=network_rows(record),
+        scores=tables.SCORES,
+        tables=tables.score_tables(record),
+        networks=tables.network_rows(record),
         comparisons=compared,
-        stopped=[
-            f"{label_of(row.attention, row.recipe)}, seed {row.seed}: {row.extra['stopped']}; it was not measured."
-            for row in record.rows
-            if row.extra.get("stopped")
-        ],
+        label_of=tables.label_of,
     )
 
 
-def headline(record: CamouflageRecord, compared: Sequence[Comparison]) -> list[str]:
+def headline(record: CamouflageRecord, compared: Sequence[tables.Comparison]) -> list[str]:
     """Return what the run shows, in sentences."""
     sentences = []
     if compared:
@@ -121,9 +95,5 @@ def render_maps(sets: Mapping[str, MapMetrics], sheets: Mapping[str, bytes]) -> 
         sets: Name -> what was measured.
         sheets: Name -> a PNG of the first maps, below their masks.
     """
-    rows = [
-        (name, metrics.images, [formatting.decimals(getattr(metrics, key)) for key in COLUMNS])
-        for name, metrics in sets.items()
-    ]
     uris = {name: pictures.address(sheet) for name, sheet in sheets.items()}
-    return render_page("camouflage", "maps.html", rows=rows, columns=list(COLUMNS.values()), pictures=uris)
+    return render_page("camouflage", "maps.html", sets=sets, columns=COLUMNS, pictures=uris)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,32 +90,14 @@ SCORES = {"s_measure": "S", "f_mean": "F", "e_mean": "E", "mae": "MAE"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
-    """One figure beside the paper's; ready to print, the latter empty where there is none."""
-
-    ours: str
-    paper: str
-    difference: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class ScoreRow:
-    """One network on one test set."""
+    """One network on one test set: its means over seeds, and the paper's figures, which may be none."""
 
     kind: str
     label: str
     seeds: int
-    scores: tuple[Score, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreTable:
-    """One test set."""
-
-    title: str
-    images: int
-    mean_mask: str
-    rows: tuple[ScoreRow, ...]
+    ours: Mapping[str, float]
+    paper: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,19 +133,10 @@ def label_of(attention: str, recipe: str) -> str:
     return formatting.variant(attention, recipe)
 
 
-def score_tables(record: CamouflageRecord) -> list[ScoreTable]:
-    """Return Table 4, one part for each test set; ours are means over seeds."""
+def score_tables(record: CamouflageRecord) -> dict[str, list[ScoreRow]]:
+    """Return Table 4, test set -> one row for each network."""
     groups = ordered_groups(record)
-    baseline = record.data.get("mean_mask") or {}
-    return [
-        ScoreTable(
-            title=name,
-            images=int(images),
-            mean_mask=formatting.decimals(baseline.get(name)),
-            rows=tuple(_score_row(group, name) for group in groups),
-        )
-        for name, images in (record.data.get("sets") or {}).items()
-    ]
+    return {name: [_score_row(group, name) for group in groups] for name in record.data.get("sets") or {}}
 
 
 def network_rows(record: CamouflageRecord) -> list[NetworkRow]:
@@ -172,23 +145,14 @@ def network_rows(record: CamouflageRecord) -> list[NetworkRow]:
 
 
 def _score_row(group: Sequence[CamouflageRow], name: str) -> ScoreRow:
-    first = group[0]
+    attention, recipe = group[0].attention, group[0].recipe
     known = [row.sets[name] for row in group if name in row.sets]
-    published = published_detection(first.attention, first.recipe, name) or {}
-    scores = []
-    for key in SCORES:
-        value = mean_or_nan([getattr(metrics, key) for metrics in known])
-        paper = published.get(key)
-        difference = "" if paper is None or not known else f"{value - paper:+.3f}"
-        scores.append(
-            Score(
-                ours=formatting.decimals(value),
-                paper=f"{paper:.3f}" if paper is not None else "",
-                difference=difference,
-            )
-        )
     return ScoreRow(
-        kind=first.attention, label=label_of(first.attention, first.recipe), seeds=len(known), scores=tuple(scores)
+        kind=attention,
+        label=label_of(attention, recipe),
+        seeds=len(known),
+        ours={key: mean_or_nan([getattr(metrics, key) for metrics in known]) for key in SCORES},
+        paper=published_detection(attention, recipe, name) or {},
     )
 
 

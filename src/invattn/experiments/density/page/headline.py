@@ -47,7 +47,7 @@ def _of_plane(results: Sequence[DensityResult], measure: Measure) -> list[str]:
     return [
         f"{value:.3f} {measure.long} (seed {result.seed})."
         for result in results
-        if (value := measure.of(result)) is not None
+        if (value := result.metrics.per_dim) is not None
     ]
 
 
@@ -55,11 +55,11 @@ def _of_points(results: Sequence[DensityResult], measure: Measure) -> list[str]:
     sentences = []
     control = [result for result in results if kind_of(result) == "pointwise"]
     for result in results:
-        value = measure.of(result)
+        value = result.metrics.per_dim
         if kind_of(result) in CONTROLS or value is None:
             continue
         sentence = f"{name_of(result)}: {value:.3f} {measure.long} (seed {result.seed})"
-        same = [measure.of(other) for other in control if other.seed == result.seed]
+        same = [other.metrics.per_dim for other in control if other.seed == result.seed]
         if same and same[0] is not None:
             gain = same[0] - value
             word = "less" if gain > 0 else "more"
@@ -69,13 +69,13 @@ def _of_points(results: Sequence[DensityResult], measure: Measure) -> list[str]:
 
 
 def _of_images(results: Sequence[DensityResult], measure: Measure, stored: Stored) -> list[str]:
-    measured = [result for result in results if kind_of(result) not in CONTROLS and measure.of(result) is not None]
+    measured = [result for result in results if kind_of(result) not in CONTROLS and result.metrics.per_dim is not None]
     variants = dict.fromkeys(result.variant for result in measured)
     return [_sentence([r for r in results if r.variant == variant], results, measure, stored) for variant in variants]
 
 
 def _sentence(own: Sequence[DensityResult], results: Sequence[DensityResult], measure: Measure, stored: Stored) -> str:
-    values = {result.seed: value for result in own if (value := measure.of(result)) is not None}
+    values = {result.seed: value for result in own if (value := result.metrics.per_dim) is not None}
     seeds = f"seed {next(iter(values))}" if len(values) == 1 else f"mean of {len(values)} seeds"
     text = f"{name_of(own[0])}: {sum(values.values()) / len(values):.3f} {measure.long} ({seeds})"
     gains = {kind: gain for kind in CONTROLS if (gain := _gain(kind, own, results, measure, stored)) is not None}
@@ -107,14 +107,14 @@ def _gain(
     kind: str, own: Sequence[DensityResult], results: Sequence[DensityResult], measure: Measure, stored: Stored
 ) -> _Gain | None:
     """Compare with a control of the same recipe, or else the certified one, over the seeds that both have."""
-    controls = [result for result in results if kind_of(result) == kind and measure.of(result) is not None]
+    controls = [result for result in results if kind_of(result) == kind and result.metrics.per_dim is not None]
     same = [result for result in controls if recipe_of(result) == recipe_of(own[0])]
     certified = [result for result in controls if recipe_of(result) == "certified"]
     chosen = {result.seed: result for result in same or certified}
-    pairs = [(mine, chosen[mine.seed]) for mine in own if mine.seed in chosen and measure.of(mine) is not None]
+    pairs = [(mine, chosen[mine.seed]) for mine in own if mine.seed in chosen and mine.metrics.per_dim is not None]
     if not pairs:
         return None
-    differences = [(measure.of(mine) or 0.0) - (measure.of(other) or 0.0) for mine, other in pairs]
+    differences = [(mine.metrics.per_dim or 0.0) - (other.metrics.per_dim or 0.0) for mine, other in pairs]
     return _Gain(sum(differences) / len(pairs), _paired_error(pairs, measure, stored))
 
 

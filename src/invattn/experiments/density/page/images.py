@@ -133,9 +133,6 @@ def _field_row(artifact: Artifact) -> Row:
     return Row(label=formatting.kind(artifact.attention), kind=artifact.attention, cells=tuple(cells))
 
 
-_SMALL = 64
-
-
 def image_samples(artifacts: Sequence[Artifact]) -> Part:
     """Grids of samples at temperature 1 side by side, one for each variant, and one of test images: Fig. 5."""
     controls_first = sorted(artifacts, key=lambda artifact: artifact.attention != "none")
@@ -205,7 +202,7 @@ def walks(artifacts: Sequence[Artifact]) -> Part:
         )
         steps = max(len(row.cells) for row in rows)
         heads = ("Test image", *("" for _ in range(steps - 2)), "Test image")
-        strips.append(Strip(title=f"Walk {number + 1}", rows=rows, heads=heads, pixels=_small(built[0][1])))
+        strips.append(Strip(title=f"Walk {number + 1}", rows=rows, heads=heads, pixels=pictures.are_small(built[0][1])))
     return Part(anchor="walks", strips=tuple(strips), left_out=left_out)
 
 
@@ -218,7 +215,9 @@ def own_walks(artifact: Artifact) -> Part:
     (images,) = artifact.take("walk_images")
     rows = tuple(_walk(artifact, walk, number, f"Walk {number}") for number, walk in enumerate(images, start=1))
     heads = ("Test image", *("" for _ in range(images.shape[1] - 2)), "Test image")
-    return Part(anchor="walks", strips=(Strip(title=artifact.label, rows=rows, heads=heads, pixels=_small(images)),))
+    return Part(
+        anchor="walks", strips=(Strip(title=artifact.label, rows=rows, heads=heads, pixels=pictures.are_small(images)),)
+    )
 
 
 def _walk(artifact: Artifact, images: Array, number: int, label: str) -> Row:
@@ -255,12 +254,8 @@ def _neighbours(artifact: Artifact) -> Strip:
             for number, (image, distance) in enumerate(zip(images[:, rank], distances[:, rank], strict=True), start=1)
         )
         rows.append(Row(label="Nearest training image" if rank == 0 else f"Number {rank + 1}", cells=cells))
-    return Strip(title=artifact.label, rows=tuple(rows), pixels=_small(samples))
+    return Strip(title=artifact.label, rows=tuple(rows), pixels=pictures.are_small(samples))
 
 
 def _distance(value: float) -> str:
     return f"{value:.1f}" if value == value and value < 1e6 else "not finite"
-
-
-def _small(images: Array) -> bool:
-    return max(int(side) for side in images.shape[-3:-1]) <= _SMALL

@@ -7,18 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from invattn._files import read_json
 from invattn.experiments.density.page import images, points, tables
 from invattn.experiments.density.page.headline import headline, stored_likelihoods
-from invattn.experiments.density.page.tables import (
-    Measure,
-    Subject,
-    comparison_note,
-    measure_of,
-    published_table,
-    shape_words,
-    subject_of,
-)
 from invattn.experiments.density.record import DensityRecord
 from invattn.experiments.kit.page import formatting
 from invattn.experiments.kit.page.artifacts import Artifact
@@ -36,32 +26,21 @@ _SHOWN = 36
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder, and return its path.
-
-    A part whose data the run did not store is left out, and the page says so and why.
-
-    Raises:
-        DataError: If the folder has no readable ``results.json``.
-        OSError: If the page cannot be written; an older page then stays as it is.
-    """
+    """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder, as ``write_page`` does."""
     return write_page(
         folder / "report.html",
-        render_density(DensityRecord.from_json(read_json(folder / "results.json")), folder=folder),
+        render(DensityRecord.read(folder / "results.json"), folder=folder),
     )
 
 
-def render_density(record: DensityRecord, *, folder: Path) -> str:
-    """Return the page as text.
-
-    Args:
-        record: The results to show.
-        folder: Where the artifacts of the figures lie.
-    """
+def render(record: DensityRecord, *, folder: Path) -> str:
+    """Return the page of a run's results as text; the artifacts of the figures lie in ``folder``."""
     order = formatting.in_order((tables.kind_of(result) for result in record.results), formatting.MIXERS)
     ordered = sorted(record.results, key=lambda result: order.index(tables.kind_of(result)))
     pairs = dict.fromkeys((tables.kind_of(result), tables.recipe_of(result)) for result in ordered)
     stored = [Artifact(folder, attention=attention, recipe=recipe) for attention, recipe in pairs]
-    subject, measure = subject_of(record), measure_of(record)
+    subject, measure = tables.subject_of(record), tables.measure_of(record)
+    errors = [result.metrics.estimator_error for result in record.results]
     return render_page(
         "density",
         f"density_{subject}.html",
@@ -72,24 +51,18 @@ def render_density(record: DensityRecord, *, folder: Path) -> str:
         measure=measure,
         levels=record.data.get("levels") or 256,
         learned_noise=record.settings.get("dequantisation") == "variational",
-        accuracy=_accuracy(record),
+        estimator_error=max((error for error in errors if np.isfinite(error)), default=0.0),
         headline=headline(record, stored_likelihoods(folder)),
         results=tables.table_rows(record),
         kind_of=tables.kind_of,
         name_of=tables.name_of,
-        published=published_table(record) if subject == "images" else [],
-        comparison=comparison_note(record) if subject == "images" else "",
+        published=tables.published_table(record) if subject == "images" else [],
+        comparison=tables.comparison_note(record) if subject == "images" else "",
         shown=_SHOWN,
-        stopped=[
-            f"{tables.name_of(result)}, seed {result.seed}: the training loss was not finite at step "
-            f"{result.extra['stopped_at']}, first in {result.extra.get('stopped_in')}; nothing was measured."
-            for result in record.results
-            if result.extra.get("stopped_at") is not None
-        ],
     )
 
 
-def _parts(subject: Subject, stored: Sequence[Artifact], measure: Measure) -> list[Part]:
+def _parts(subject: tables.Subject, stored: Sequence[Artifact], measure: tables.Measure) -> list[Part]:
     if subject == "plane":
         return [points.plane_densities(stored)]
     if subject == "sets":
@@ -106,17 +79,6 @@ def _parts(subject: Subject, stored: Sequence[Artifact], measure: Measure) -> li
 
 def _subject(record: DensityRecord) -> str:
     name = str(record.data.get("name"))
-    if subject_of(record) == "images":
-        return f"{formatting.dataset(name)} at {shape_words(record)} pixels"
+    if tables.subject_of(record) == "images":
+        return f"{formatting.dataset(name)} at {tables.shape_words(record)} pixels"
     return _DESCRIPTIONS.get(name, name)
-
-
-def _accuracy(record: DensityRecord) -> str:
-    errors = [result.metrics.estimator_error for result in record.results]
-    largest = max((error for error in errors if np.isfinite(error)), default=0.0)
-    if largest == 0:
-        return "Log-determinants are exact."
-    return (
-        "Log-determinants are estimated without bias; their random probes add a standard error of at most "
-        f"{largest:.2g} to the mean."
-    )

@@ -17,6 +17,8 @@ from invattn.experiments.kit.page.pictures import picture_panel
 
 _DRAWN = 1000
 _SIDE = 400
+_MASSES = (0.3, 0.6, 0.9, 0.99)
+_SET_REACH = 6.5
 
 
 def plane_densities(artifacts: Sequence[Artifact]) -> Part:
@@ -28,13 +30,10 @@ def plane_densities(artifacts: Sequence[Artifact]) -> Part:
         panels.append(Panel(title="Data: test points", svg=_scatter(points, reach, role="muted", name="data")))
     for artifact, (_, samples, density, reach) in built:
         name = f"{artifact.attention}-{artifact.recipe}"
-        panels.append(
-            picture_panel(
-                _heat(density), title=f"Density: {artifact.label}", description=f"density of {artifact.label}"
-            )
-        )
+        label = artifact.label
+        panels.append(picture_panel(_heat(density), title=f"Density: {label}", description=f"density of {label}"))
         picture = _scatter(samples, reach, role=artifact.attention, name=name)
-        panels.append(Panel(title=f"Samples: {artifact.label}", svg=picture))
+        panels.append(Panel(title=f"Samples: {label}", svg=picture))
     return Part(anchor="plane", panels=tuple(panels), left_out=left_out)
 
 
@@ -59,15 +58,10 @@ def _scatter(points: Array, reach: float, *, role: str, name: str) -> Markup:
     def paint(axes: Axes) -> None:
         axes.set_position((0.0, 0.0, 1.0, 1.0))
         axes.scatter(inside[:, 0], inside[:, 1], s=4, color=svg.colour(role), linewidths=0)
-        axes.set_xlim(-reach, reach)
-        axes.set_ylim(-reach, reach)
+        axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
         axes.set_axis_off()
 
     return svg.draw(paint, name=f"plane-{name}", description=f"{len(inside)} points: {name}", size=(3.4, 3.4))
-
-
-_MASSES = (0.3, 0.6, 0.9, 0.99)
-_SET_REACH = 6.5
 
 
 def sets_part(artifacts: Sequence[Artifact]) -> Part:
@@ -100,8 +94,7 @@ def _set_scatter(sets: Array, role: str, name: str) -> Markup:
             axes.axvline(line * width - _SET_REACH, color=svg.colour("grid"), linewidth=1)
         for line in range(1, rows):
             axes.axhline(-line * width + _SET_REACH, color=svg.colour("grid"), linewidth=1)
-        axes.set_xlim(-_SET_REACH, columns * width - _SET_REACH)
-        axes.set_ylim(_SET_REACH - rows * width, _SET_REACH)
+        axes.set(xlim=(-_SET_REACH, columns * width - _SET_REACH), ylim=(_SET_REACH - rows * width, _SET_REACH))
         _bare(axes)
 
     height = -(-len(sets) // columns) / columns
@@ -125,16 +118,10 @@ def conditionals_part(artifacts: Sequence[Artifact]) -> Part:
         ]
 
     built, left_out = collect(artifacts, build)
-    keys = [
-        Key(role=f"step{4 - rank}", label=f"{mass:.0%} of the probability lies within")
-        for rank, mass in enumerate(_MASSES)
-    ]
-    return Part(
-        anchor="conditional",
-        panels=tuple(panel for _, panels in built for panel in panels),
-        keys=tuple(keys) if built else (),
-        left_out=left_out,
-    )
+    words = "of the probability lies within"
+    keys = (Key(role=f"step{4 - rank}", label=f"{mass:.0%} {words}") for rank, mass in enumerate(_MASSES))
+    panels = tuple(panel for _, some in built for panel in some)
+    return Part(anchor="conditional", panels=panels, keys=tuple(keys) if built else (), left_out=left_out)
 
 
 def _contours(log_density: Array, points: Array, reach: float, name: str) -> Markup:
@@ -147,16 +134,11 @@ def _contours(log_density: Array, points: Array, reach: float, name: str) -> Mar
             if np.isfinite(level) and log_density.min() < level < log_density.max():
                 axes.contour(side, side, log_density, levels=[level], colors=[colour], linewidths=1.4, linestyles="-")
         axes.scatter(points[:, 0], points[:, 1], s=9, color=svg.colour("ink"), linewidths=0)
-        axes.set_xlim(-reach, reach)
-        axes.set_ylim(-reach, reach)
+        axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
         _bare(axes)
 
-    return svg.draw(
-        paint,
-        name=f"conditional-{name}",
-        description=f"density of one further point after {len(points)} points of a set",
-        size=(3.4, 3.26),
-    )
+    description = f"density of one further point after {len(points)} points of a set"
+    return svg.draw(paint, name=f"conditional-{name}", description=description, size=(3.4, 3.26))
 
 
 def mass_levels(log_density: Array) -> list[float]:
@@ -170,5 +152,4 @@ def mass_levels(log_density: Array) -> list[float]:
 def _bare(axes: Axes) -> None:
     axes.set_aspect("equal", adjustable="box")
     axes.grid(False)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,6 @@ def _render(summary: dict[str, Any], artifact: Artifact) -> str:
         dataset=None if data is None else formatting.dataset(str(data["name"])),
         data=data,
         headline=[_headline(summary)],
-        rows=_rows(summary),
         has_distance="frechet" in summary,
     )
 
@@ -112,13 +110,3 @@ def _headline(summary: dict[str, Any]) -> str:
     if failed or lost:
         return f"{failed} of {total} inverses did not reach their tolerance, {lost} samples are not finite."
     return f"All {total} inverses reached their tolerance, and every sample is finite."
-
-
-def _rows(summary: dict[str, Any]) -> Sequence[tuple[str, str, str, str]]:
-    """Return (temperature, failed inverses, not finite, Frechet distance) of each temperature, ready to print."""
-    distances = summary.get("frechet") or [None] * len(summary["temperatures"])
-    columns = (summary["temperatures"], summary["failed"], summary["failures"], summary["not_finite"], distances)
-    return [
-        (f"{value:g}", f"{failed} ({why})" if failed else "0", str(lost), "" if far is None else f"{far:.4g}")
-        for value, failed, why, lost, far in zip(*columns, strict=True)
-    ]

@@ -1,4 +1,4 @@
-"""The paper's density table beside this run."""
+"""What the results of a density run are called, its tables, and its training curves."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ from invattn.experiments.kit.page.parts import Panel, Part, kind_keys
 from invattn.experiments.kit.record import published_rows
 
 Subject = Literal["sets", "plane", "images"]
+
+PUBLISHED_TRAINING = 50_000
+"""Training images of CIFAR-10, which the published figures are of."""
+
+_SMOOTHING = 10
+_MODELS = {
+    "none": "i-ResNet",
+    "dot_product": "i-ResNet + Dot-product attention",
+    "concatenation": "i-ResNet + Concatenation attention",
+}
 
 
 @dataclass(frozen=True)
@@ -38,10 +48,6 @@ class Measure:
         """``bits per dimension`` or ``nats per dimension``."""
         return f"{self.word} per dimension"
 
-    def of(self, result: DensityResult) -> float | None:
-        """Return the likelihood of a result in this unit, None where it is refused."""
-        return result.metrics.per_dim
-
 
 def measure_of(record: DensityRecord) -> Measure:
     """Return the unit of a record, which is that of all its results."""
@@ -56,9 +62,6 @@ def subject_of(record: DensityRecord) -> Subject:
     if rank == 3:
         return "images"
     return "plane" if rank == 1 or (rank == 0 and record.data.get("dimensions") == 2) else "sets"
-
-
-_SMOOTHING = 10
 
 
 def table_rows(record: DensityRecord) -> list[DensityResult]:
@@ -122,16 +125,6 @@ def _limits(lines: Sequence[Line]) -> tuple[float, float] | None:
     return low - room, high + room
 
 
-PUBLISHED_TRAINING = 50_000
-"""Training images of CIFAR-10, which the published figures are of."""
-
-_MODELS = {
-    "none": "i-ResNet",
-    "dot_product": "i-ResNet + Dot-product attention",
-    "concatenation": "i-ResNet + Concatenation attention",
-}
-
-
 @dataclass(frozen=True, kw_only=True)
 class PublishedRow:
     """One model; every field is ready to print, empty where there is no figure."""
@@ -147,12 +140,11 @@ def published_table(record: DensityRecord) -> list[PublishedRow]:
 
     Ours are means over the seeds that were not refused.
     """
-    measure = measure_of(record)
     groups: dict[tuple[str, str], list[float | None]] = {}
     names: dict[tuple[str, str], str] = {}
     for result in record.results:
         key = (kind_of(result), result.variant)
-        groups.setdefault(key, []).append(measure.of(result))
+        groups.setdefault(key, []).append(result.metrics.per_dim)
         names[key] = name_of(result)
     shown = {key: _mean(values) for key, values in groups.items()}
     rows, used = [], set()

@@ -15,56 +15,39 @@ from invattn.experiments.kit.page.charts import Chart, Line, line_chart
 from invattn.experiments.kit.page.parts import Cell, Key, Panel, Part, Row, Scale, Strip
 
 _ENLARGE_BELOW = 128
+_BINS = 40
+_COLUMNS = 8
+_RETURNED, _LOST = "gaussian", "embedded_gaussian"  # two colours that stand apart on the page
 
 
-class DiagnosisArtifact:
-    """The arrays of ``artifacts/diagnosis.npz``.
+def take(path: Path, *names: str) -> list[Array]:
+    """Return named arrays of ``artifacts/diagnosis.npz``, pictures uint8 with shape (n, H, W, 3).
 
-    Args:
-        path: The file; one that is missing counts as empty.
+    Raises:
+        MissingPartError: If one is absent or unreadable, or they do not fit together.
     """
+    found = list(stored_arrays(path, names, what="pictures").values())
+    if len(found) < len(names):
+        raise MissingPartError("there are none")
+    same_length(*found)
+    return found
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
 
-    def take(self, *names: str) -> list[Array]:
-        """Return the named arrays, pictures uint8 with shape (n, H, W, 3).
+def flagged_sheet(path: Path) -> bytes:
+    """Return a PNG file with one flagged image a row, beside what the inverse returned."""
+    return _sheet(*take(path, "failing_image", "failing_returned"))
 
-        Raises:
-            MissingPartError: If one is absent or unreadable, or they do not fit together.
-        """
-        found = list(stored_arrays(self._path, names, what="pictures").values())
-        if len(found) < len(names):
-            raise MissingPartError("there are none")
-        same_length(*found)
-        return found
 
-    def flagged_sheet(self) -> bytes | None:
-        """Return a PNG file with one flagged image a row, beside what the inverse returned; None without any."""
-        try:
-            return _sheet(*self.take("failing_image", "failing_returned"))
-        except MissingPartError:
-            return None
-
-    def pair_sheet(self) -> bytes | None:
-        """Return a PNG file with one pair a row: both inputs and their difference, grey; None without any."""
-        try:
-            first, second, difference = self.take("pair_first", "pair_second", "pair_difference")
-        except MissingPartError:
-            return None
-        return _sheet(first, second, np.clip(difference, 0, 255).astype(np.uint8)[..., None].repeat(3, axis=-1))
+def pair_sheet(path: Path) -> bytes:
+    """Return a PNG file with one pair a row: both inputs and their difference, grey."""
+    first, second, difference = take(path, "pair_first", "pair_second", "pair_difference")
+    return _sheet(first, second, np.clip(difference, 0, 255).astype(np.uint8)[..., None].repeat(3, axis=-1))
 
 
 def _sheet(*columns: Array) -> bytes:
     """Set pictures into rows and columns on white, small ones enlarged pixel by pixel."""
     rows = [picture for row in zip(*columns, strict=True) for picture in row]
     return pictures.sheet(rows, columns=len(columns), enlarge=3 if max(columns[0].shape[1:3]) < _ENLARGE_BELOW else 1)
-
-
-_BINS = 40
-_COLUMNS = 8
-_SMALL = 64
-_RETURNED, _LOST = "gaussian", "embedded_gaussian"  # two colours that stand apart on the page
 
 
 def histograms(record: DiagnosisRecord) -> Part:
@@ -114,10 +97,10 @@ def _histogram(kept: Array, lost: Array, *, title: str, name: str) -> Markup:
     return line_chart(lines, chart)
 
 
-def flagged(record: DiagnosisRecord, artifact: DiagnosisArtifact) -> Part:
+def flagged(record: DiagnosisRecord, path: Path) -> Part:
     """Images that were flagged or lost, over what the inverse returned."""
     try:
-        index, originals, returned = artifact.take("failing_index", "failing_image", "failing_returned")
+        index, originals, returned = take(path, "failing_index", "failing_image", "failing_returned")
     except MissingPartError as reason:
         return Part(anchor="flagged", left_out=(f"No image is shown here: {reason}.",))
     images = [record.images[int(number)] for number in index]
@@ -141,10 +124,10 @@ def _initials(image: DiagnosedImage) -> str:
     return "".join(reason[0].upper() for reason in image.reasons)
 
 
-def pairs(record: DiagnosisRecord, artifact: DiagnosisArtifact) -> Part:
+def pairs(record: DiagnosisRecord, path: Path) -> Part:
     """Test images over other inputs with the same output, and where the two differ."""
     try:
-        index, first, second, difference = artifact.take("pair_index", "pair_first", "pair_second", "pair_difference")
+        index, first, second, difference = take(path, "pair_index", "pair_first", "pair_second", "pair_difference")
     except MissingPartError as reason:
         return Part(anchor="pairs", left_out=(f"No pair is shown here: {reason}.",))
     images = [record.images[int(number)] for number in index]
@@ -171,5 +154,5 @@ def _strips(rows: Sequence[tuple[str, Sequence[Cell]]], like: Array) -> tuple[St
         part = slice(start, start + _COLUMNS)
         cut = tuple(Row(label=label, cells=tuple(cells[part])) for label, cells in rows)
         title = f"{start + 1} to {min(start + _COLUMNS, count)} of {count} shown"
-        strips.append(Strip(title=title, rows=cut, pixels=max(like.shape[1:3]) <= _SMALL))
+        strips.append(Strip(title=title, rows=cut, pixels=pictures.are_small(like)))
     return tuple(strips)

@@ -79,7 +79,10 @@ def line_chart(lines: Sequence[Line], chart: Chart) -> Markup:
             _paint_line(axes, line, chart)
         _scale(axes, chart)
         if chart.threshold is not None:
-            _mark(axes, *chart.threshold)
+            x, label = chart.threshold
+            warn, place = svg.colour("warn"), axes.get_xaxis_transform()
+            axes.axvline(x, color=warn, linewidth=1.2, linestyle=(0, (2, 2)))
+            axes.text(x, 1.01, label, transform=place, ha="center", va="bottom", fontsize=10, color=warn)
 
     return svg.draw(paint, name=chart.name, description=chart.description, size=chart.size)
 
@@ -132,9 +135,10 @@ def _paint_line(axes: Axes, line: Line, chart: Chart) -> None:
 
 
 def _scale(axes: Axes, chart: Chart) -> None:
-    axes.set_xlabel(chart.x_label)
-    axes.set_ylabel(chart.y_label)
-    formatter = FuncFormatter(lambda value, _: _log_label(value))
+    axes.set(xlabel=chart.x_label, ylabel=chart.y_label)
+    formatter = FuncFormatter(
+        lambda value, _: formatting.power_of_ten(round(float(np.log10(value)))) if value > 0 else ""
+    )
     for log, axis, rescale in ((chart.log_x, axes.xaxis, axes.set_xscale), (chart.log_y, axes.yaxis, axes.set_yscale)):
         if log:
             rescale("log")
@@ -149,16 +153,6 @@ def _scale(axes: Axes, chart: Chart) -> None:
         axes.set_xlim(*chart.x_limits)
     if chart.y_limits is not None:
         axes.set_ylim(*chart.y_limits)
-
-
-def _log_label(value: float) -> str:
-    return formatting.power_of_ten(round(float(np.log10(value)))) if value > 0 else ""
-
-
-def _mark(axes: Axes, x: float, label: str) -> None:
-    axes.axvline(x, color=svg.colour("warn"), linewidth=1.2, linestyle=(0, (2, 2)))
-    place = axes.get_xaxis_transform()
-    axes.text(x, 1.01, label, transform=place, ha="center", va="bottom", fontsize=10, color=svg.colour("warn"))
 
 
 def log_limits(arrays: Sequence[Array], *, top: float = 1e6) -> tuple[float, float]:

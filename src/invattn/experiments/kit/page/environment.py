@@ -33,7 +33,7 @@ def render_page(
     folders = [jinja2.PackageLoader(f"invattn.experiments.{folder}") for folder in (experiment, "kit")]
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(folders),
-        autoescape=True,
+        autoescape=jinja2.select_autoescape(),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -144,35 +144,6 @@ DATASETS = {
     "digits": "handwritten digits",
 }
 
-GLOSSARY = {
-    "certified": (
-        "Queries, keys and values are squashed to the unit ball, every output position is a softmax average of "
-        "values, and the last layer is scaled with exact norms so that the residual branch has a proven Lipschitz "
-        "bound below 1 in the norm stated. Such a block is invertible for every input."
-    ),
-    "strict": (
-        "Equations 5 and 6 of the paper: the last layer is scaled by the constants of Theorem 1, with squashed "
-        "queries, keys and values so that the theorem's conditions hold."
-    ),
-    "paper": (
-        "Section 2.4 of the paper as printed: every column of the response map sums to 1, the value and the last "
-        "convolution have Lipschitz constant 0.9 by power iteration. The response itself is not bounded, so "
-        "nothing is proven."
-    ),
-    "released": (
-        "What the authors' published reconstruction code computes: query and key exchanged, weights that sum to "
-        "1/1.5, ELU where a non-negative function is asked for. Nothing is proven."
-    ),
-    "released_generative": (
-        "The published generative code: all entries of the response map together sum to 1/1.5, which makes the "
-        "block nearly the identity for many positions. Nothing is proven."
-    ),
-    "unconstrained": (
-        "Ordinary attention as in Table 1 and Fig. 1 of the paper, without any constraint: the baseline, not "
-        "meant to be inverted."
-    ),
-}
-
 
 def kind(name: str) -> str:
     """Return the reader's name of an attention kind; an unknown one stands as it is."""

@@ -18,7 +18,9 @@ from invattn.experiments.kit.page.parts import Cell, Panel, Row
 ERROR_MAP = "inferno"
 ATTENTION_MAP = "viridis"
 _LEVELS = 255
+_SMALL = 64
 _NOT_FINITE = (128, 160, 160)
+_FAILED = (179, 38, 30, 255)
 
 
 def png(image: Array) -> str:
@@ -77,6 +79,11 @@ def linear_heat(values: Array) -> str:
     return _coloured((np.where(finite, values, low) - low) / spread, finite, ATTENTION_MAP)
 
 
+def are_small(images: Array) -> bool:
+    """Whether images, shape (..., H, W, 3), are so small that they are shown pixel by pixel."""
+    return max(int(side) for side in images.shape[-3:-1]) <= _SMALL
+
+
 def gradient(name: str, *, stops: int = 24) -> str:
     """Return a colour map as a CSS gradient, low values on the left."""
     shades = ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in _shades(name, stops))
@@ -94,9 +101,6 @@ def _coloured(unit: Array, finite: Array, name: str) -> str:
     picture = Image.fromarray(level)
     picture.putpalette([part for shade in (*_shades(name, _LEVELS), _NOT_FINITE) for part in shade])
     return address(_file(picture))
-
-
-_FAILED = (179, 38, 30, 255)
 
 
 def sheet(

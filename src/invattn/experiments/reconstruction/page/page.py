@@ -13,27 +13,14 @@ from invattn.experiments.reconstruction.record import ReconstructionRecord
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder, and return its path.
-
-    A part whose data the run did not store is left out, and the page says so and why.
-
-    Raises:
-        DataError: If the folder has no readable ``results.json``.
-        OSError: If the page cannot be written; an older page then stays as it is.
-    """
+    """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder, as ``write_page`` does."""
     return write_page(folder / "report.html", render(ReconstructionRecord.read(folder / "results.json"), folder=folder))
 
 
 def render(record: ReconstructionRecord, *, folder: Path) -> str:
-    """Return the page as text.
-
-    Args:
-        record: The results to show.
-        folder: Where the artifacts of the figures lie.
-    """
+    """Return the page of a run's results as text; the artifacts of the figures lie in ``folder``."""
     headers, context_rows = tables.context(record)
     recipes = formatting.in_order((result.recipe for result in record.results), formatting.RECIPES)
-    explained = (name for name in recipes if name in formatting.GLOSSARY)
     datasets = dict.fromkeys((result.dataset, str(result.image_size)) for result in record.results)
     return render_page(
         "reconstruction",
@@ -46,10 +33,10 @@ def render(record: ReconstructionRecord, *, folder: Path) -> str:
         groups=tables.groups(record),
         published_cells=tables.published_cells,
         remarks=tables.remarks(record),
-        published=tables.has_published(record),
+        published=any(result.paper is not None for result in record.results),
         context_datasets=headers,
         context_rows=context_rows,
-        glossary={formatting.recipe(name): formatting.GLOSSARY[name] for name in explained},
+        recipes=recipes,
     )
 
 

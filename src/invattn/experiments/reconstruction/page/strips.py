@@ -13,14 +13,13 @@ from invattn.experiments.kit.page.parts import Cell, Part, Row, Scale, Strip
 FAILURE = 10.0
 """MSE from which on the paper counts an image as not recovered."""
 
-_SMALL = 64
 _COLUMNS_SMALL, _COLUMNS_LARGE = 12, 5
 _QUERIES = 6
 
 
 def _columns(originals: Array) -> int:
     """Number of pictures side by side: large ones are shown in a smaller number."""
-    return _COLUMNS_SMALL if max(originals.shape[1:3]) <= _SMALL else _COLUMNS_LARGE
+    return _COLUMNS_SMALL if pictures.are_small(originals) else _COLUMNS_LARGE
 
 
 def _group(built: Sequence[tuple[Artifact, tuple[Array, Row]]]) -> list[Strip]:
@@ -33,7 +32,7 @@ def _group(built: Sequence[tuple[Artifact, tuple[Array, Row]]]) -> list[Strip]:
                 groups.setdefault(originals.tobytes(), (originals, []))[1].append(row)
         for originals, rows in groups.values():
             first = pictures.row("Original", originals, lambda number: f"original test image {number}")
-            pixels = max(originals.shape[1:3]) <= _SMALL
+            pixels = pictures.are_small(originals)
             strips.append(Strip(title=formatting.recipe(recipe), rows=(first, *rows), pixels=pixels))
     return strips
 

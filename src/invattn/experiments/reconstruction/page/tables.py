@@ -79,11 +79,6 @@ def published_cells(paper: Mapping[str, Any], *, plain: bool = False) -> tuple[s
     return formatting.error(mse, plain=plain), formatting.decimals(ssim), formatting.share(v_score)
 
 
-def has_published(record: ReconstructionRecord) -> bool:
-    """Whether the paper has a figure for any of the results."""
-    return any(result.paper is not None for result in record.results)
-
-
 def context(record: ReconstructionRecord) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Return the paper's own table for the record's image size.
 
