@@ -28,7 +28,8 @@ from torch import Tensor
 import invattn
 from invattn._files import atomic_write, read_json, write_json
 from invattn.experiments.kit.run import source_hash
-from invattn.functional import BACKENDS, Response, attend, check_backend, get_kernel, response_weights
+from invattn.functional import BACKENDS, Response, attend, get_kernel, response_weights
+from invattn.functional.dispatch import check_backend
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 FORMS = (

@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 from invattn._files import atomic_write, write_json
-from invattn.lipschitz import Conditions, attention_constant, column_constant, exp_spread, total_constant
+from invattn.lipschitz import attention_constant, column_constant, exp_spread, total_constant
+from invattn.lipschitz.theorems import Conditions
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 LIPSCHITZ = 0.9

@@ -14,8 +14,13 @@ from invattn._errors import ConvergenceError as ConvergenceError
 from invattn._errors import DataError as DataError
 from invattn._errors import InvAttnError as InvAttnError
 from invattn._version import __version__ as __version__
+from invattn.bijections import Bijection as Bijection
+from invattn.bijections import Block as Block
+from invattn.bijections import Composed as Composed
+from invattn.bijections import ResidualBijection as ResidualBijection
 from invattn.bijections import WithLogDet as WithLogDet
 from invattn.bijections import diagnose as diagnose
+from invattn.flows import Flow as Flow
 from invattn.lipschitz import LipschitzBound as LipschitzBound
 from invattn.recipes import ATTENTION_KINDS as ATTENTION_KINDS
 from invattn.recipes import KINDS as KINDS

@@ -14,7 +14,7 @@ from torch import Tensor
 from invattn import ATTENTION_KINDS, invertible_attention
 from invattn.branches import CertifiedAttention
 from invattn.functional import squash
-from invattn.lipschitz import Conditions
+from invattn.lipschitz.theorems import Conditions
 from invattn.recipes import Certified, Strict
 from invattn.testing.adversary import largest_ratio
 

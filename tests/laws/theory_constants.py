@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 import invattn
-from invattn.functional import gram_norm, spectral, squash
+from invattn.functional import spectral, squash
+from invattn.functional.spectral import gram_norm
 from invattn.lipschitz import ROUNDING, BiLipschitz, isometry
 from invattn.solvers import driver
 

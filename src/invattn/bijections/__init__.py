@@ -14,7 +14,6 @@ from invattn.bijections.closed_form import Logit as Logit
 from invattn.bijections.composed import Composed as Composed
 from invattn.bijections.composed import Inverse as Inverse
 from invattn.bijections.constant_memory import ConstantMemory as ConstantMemory
-from invattn.bijections.diagnose import diagnose as diagnose
 from invattn.bijections.histogram import HistogramNormal as HistogramNormal
 from invattn.bijections.layout import ImageLayout as ImageLayout
 from invattn.bijections.linear import Linear1x1 as Linear1x1
@@ -25,6 +24,7 @@ from invattn.bijections.recompute import Drift as Drift
 from invattn.bijections.reshape import Reshape as Reshape
 from invattn.bijections.reshape import Squeeze as Squeeze
 from invattn.bijections.residual import ResidualBijection as ResidualBijection
+from invattn.bijections.residual import diagnose as diagnose
 from invattn.bijections.spline import MonotoneSpline as MonotoneSpline
 from invattn.bijections.split import AffinePrior as AffinePrior
 from invattn.bijections.split import Split as Split

@@ -77,7 +77,7 @@ class Linear1x1(ChannelMap):
         return self.lower.tril(-1) + identity, upper
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PatchTaper:
     """exp(-r^2 / (2 reach^2)), r the distance in pixels, for the entries of squeezed patches.
 

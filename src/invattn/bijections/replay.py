@@ -14,7 +14,7 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 from invattn._conditions import named_inputs
 from invattn.bijections.base import Bijection
 from invattn.bijections.residual import inverted_by
-from invattn.lipschitz import held_estimates, refines_estimates
+from invattn.lipschitz.constrained import held_estimates, refines_estimates
 from invattn.solvers import Solution, Solver
 
 

@@ -4,6 +4,7 @@ from invattn.branches.attention import AttentionRule as AttentionRule
 from invattn.branches.attention import CertifiedAttention as CertifiedAttention
 from invattn.branches.attention import RelativePositionLogits as RelativePositionLogits
 from invattn.branches.attention import RelaxedAttention as RelaxedAttention
+from invattn.branches.attention import Score as Score
 from invattn.branches.attention import TanhGate as TanhGate
 from invattn.branches.attention import Theorem1 as Theorem1
 from invattn.branches.attention import TheoremR as TheoremR

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from invattn._conditions import Condition, Conditional
 from invattn.functional._transforms import transforms_active
-from invattn.lipschitz import Activation, Factor, held_scale
+from invattn.lipschitz import Activation, Factor
+from invattn.lipschitz.bound import held_scale
 from invattn.logdet._linearised import Transpose
 
 

@@ -23,15 +23,8 @@ from invattn.branches.chain import (
     shifts_of,
     split_shift,
 )
-from invattn.functional import (
-    PADDINGS,
-    arranged,
-    convolution_norm,
-    convolution_norm_method,
-    convolution_token_norm,
-    convolve,
-    transposed_convolution,
-)
+from invattn.functional import PADDINGS, convolution_norm, convolution_norm_method, convolution_token_norm, convolve
+from invattn.functional.convolution import arranged, transposed_convolution
 from invattn.lipschitz import Activation, Factor, LipschitzBound, make_activation, product_bound
 from invattn.logdet._linearised import Transpose
 from invattn.norms import get_norm

@@ -15,7 +15,8 @@ from invattn.branches.base import Branch
 from invattn.branches.chain import make_shift, shifted, shifts_of, split_shift
 from invattn.branches.mlp import start_as_shift
 from invattn.functional import spectral_norm, squash
-from invattn.lipschitz import Factor, LipschitzBound, held_scale, product_bound
+from invattn.lipschitz import Factor, LipschitzBound, product_bound
+from invattn.lipschitz.bound import held_scale
 
 
 class _FixedWeights(Branch):

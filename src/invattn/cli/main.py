@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 from invattn._errors import InvAttnError
 from invattn._version import __version__
 
+if TYPE_CHECKING:
+    from invattn.experiments.kit.parser import Command, CommandGroup, OneLineParser
+
 FAILURE = 1
 INTERRUPTED = 130
 
@@ -41,10 +44,6 @@ def explain_missing(error: ModuleNotFoundError) -> str | None:
     if package in ("", "invattn"):
         return None
     return f"this command needs {package}, which is not installed; {_INSTALL}"
-
-
-if TYPE_CHECKING:
-    from invattn.experiments.kit.parser import Command, OneLineParser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,7 +96,7 @@ def _run(arguments: list[str]) -> None:
     commands[options.command].execute(options[options.command])
 
 
-def build_parser() -> tuple[OneLineParser, dict[str, Command]]:
+def build_parser() -> tuple[OneLineParser, dict[str, Command | CommandGroup]]:
     """Return the parser and the commands by name; what is imported here needs more than torch."""
     from invattn.cli import certify, report
     from invattn.experiments.camouflage import command as camouflage
@@ -107,7 +106,7 @@ def build_parser() -> tuple[OneLineParser, dict[str, Command]]:
     from invattn.experiments.reconstruction import command as reconstruction
 
     modules = (reconstruction, density, camouflage, certify, diagnosis, report)
-    commands: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in modules}
+    commands: dict[str, Command | CommandGroup] = {module.COMMAND.name: module.COMMAND for module in modules}
     parser = OneLineParser(
         description="Attention blocks with an inverse: experiments and reports.",
         epilog="`invattn COMMAND --help` lists a command's options.",

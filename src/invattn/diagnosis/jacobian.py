@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from invattn.branches import Branch
-from invattn.functional import arnoldi
+from invattn.functional.spectral import arnoldi
 
 _CHUNK = 64  # columns of J that are computed together
 

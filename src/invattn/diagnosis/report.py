@@ -130,7 +130,7 @@ def diagnose_branch(
     """
     branch.check_input(x)
     checks = Checks() if checks is None else checks
-    norm = branch.lipschitz_bound().norm if branch.certified else "inf,2"
+    norm = branch.certificate_norm if branch.certified else "inf,2"
     dominant = dominant_eigenvalue(branch, x, steps=checks.spectrum_steps, generator=generator).value
     radius = dominant.abs()
     path_radius = _path_radius(branch, x, radius, checks, generator)
@@ -174,9 +174,7 @@ def _search(
     branch: Branch, x: Tensor, radius: Tensor, checks: Checks, norm: str, generator: torch.Generator | None
 ) -> SecondPreimages:
     """Search the samples that are worth it."""
-    found = torch.zeros(x.shape[0], dtype=torch.bool, device=x.device)
-    zeros = (torch.zeros_like(radius) for _ in range(3))
-    nothing = SecondPreimages(found, x.clone(), *zeros)
+    nothing = SecondPreimages.none(x)
     if checks.search is None:
         return nothing
     finite = get_norm(norm)(branch(x)).isfinite()
@@ -185,6 +183,5 @@ def _search(
         return nothing
     chosen = cast(Branch, rows_of(branch, rows))
     pairs = second_preimages(chosen, x[rows], norm=norm, search=checks.search, generator=generator)
-    for name in ("found", "value", "distance", "output_difference", "pull"):
-        getattr(nothing, name)[rows] = getattr(pairs, name)
+    nothing.put(rows, pairs)
     return nothing

@@ -75,6 +75,17 @@ class SecondPreimages:
     output_difference: Tensor
     pull: Tensor
 
+    @classmethod
+    def none(cls, x: Tensor) -> SecondPreimages:
+        """Return what is known of x before a search."""
+        found = torch.zeros(x.shape[0], dtype=torch.bool, device=x.device)
+        return cls(found, x.clone(), *(x.new_zeros(x.shape[0]) for _ in range(3)))
+
+    def put(self, rows: Tensor, found: SecondPreimages) -> None:
+        """Write what was found for some samples."""
+        for own, new in zip(vars(self).values(), vars(found).values(), strict=True):
+            own[rows] = new
+
 
 @torch.no_grad()
 def second_preimages(
@@ -105,13 +116,7 @@ def second_preimages(
         relaxation = search.relaxation * (3 / (1 + fold.value.abs())).clamp(max=1)
         size = euclidean_norm(x)
         scale = torch.where(size > 0, size, 1)
-        best = SecondPreimages(
-            found=torch.zeros_like(size, dtype=torch.bool),
-            value=x.clone(),
-            distance=torch.zeros_like(size),
-            output_difference=torch.zeros_like(size),
-            pull=torch.zeros_like(size),
-        )
+        best = SecondPreimages.none(x)
         hunt = _Hunt(branch, x, image, search.least_distance * scale, relaxation, search, norm)
         for distance in (sign * share for share in search.distances for sign in (1, -1)):
             hunt.improve(best, start=x + beside(distance * scale, x) * fold.vector)
@@ -186,11 +191,9 @@ class _Hunt:
         pull = self._pull(change, rows)
         better = ~best.found[rows] | (pull > best.pull[rows])
         chosen = rows[better]
-        best.found[chosen] = True
-        best.value[chosen] = other[good][better]
-        best.distance[chosen] = distance[good][better]
-        best.output_difference[chosen] = difference[good][better]
-        best.pull[chosen] = pull[better]
+        value, distance, difference = (part[good][better] for part in (other, distance, difference))
+        found = torch.ones_like(chosen, dtype=torch.bool)
+        best.put(chosen, SecondPreimages(found, value, distance, difference, pull[better]))
 
     def _pull(self, change: Tensor, rows: Tensor) -> Tensor:
         """Return the share of points x + s (y - x), 0 < s < 1, at which z - f has a positive part along y - x."""

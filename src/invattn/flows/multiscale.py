@@ -170,7 +170,8 @@ class ImageArchitecture(ImageOptions):
             return parts
         squeeze = Squeeze(side)
         inner = squeeze.output_shape(shape)
-        taper = PatchTaper(side, shape[0], self.whitening_reach) if self.whitening_reach else None
+        reach = self.whitening_reach
+        taper = PatchTaper(side=side, channels=shape[0], reach=reach) if reach else None
         parts += [squeeze, Whitening(inner[0], ridge=self.whitening_ridge, taper=taper)]
         if self.knots:
             parts.append(MonotoneSpline(inner[0], knots=self.knots))

@@ -9,15 +9,10 @@ from invattn.lipschitz.activations import make_activation as make_activation
 from invattn.lipschitz.bound import BiLipschitz as BiLipschitz
 from invattn.lipschitz.bound import Factor as Factor
 from invattn.lipschitz.bound import LipschitzBound as LipschitzBound
-from invattn.lipschitz.bound import held_scale as held_scale
 from invattn.lipschitz.bound import isometry as isometry
 from invattn.lipschitz.bound import product_bound as product_bound
 from invattn.lipschitz.constrained import ConstrainedLinear as ConstrainedLinear
-from invattn.lipschitz.constrained import at_scaled_weights as at_scaled_weights
-from invattn.lipschitz.constrained import held_estimates as held_estimates
-from invattn.lipschitz.constrained import refines_estimates as refines_estimates
 from invattn.lipschitz.theorems import ROUNDING as ROUNDING
-from invattn.lipschitz.theorems import Conditions as Conditions
 from invattn.lipschitz.theorems import attention_constant as attention_constant
 from invattn.lipschitz.theorems import column_constant as column_constant
 from invattn.lipschitz.theorems import exp_spread as exp_spread

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invattn._conditions import rows_of
-from invattn.lipschitz import held_estimates
+from invattn.lipschitz.constrained import held_estimates
 from invattn.logdet.base import LogDetEstimate, LogDetEstimator
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invattn._errors import check_name
-from invattn.lipschitz import held_estimates
+from invattn.lipschitz.constrained import held_estimates
 from invattn.logdet._linearised import Transpose, linearised
 from invattn.logdet.base import LogDetEstimate, LogDetEstimator
 

@@ -8,13 +8,14 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from invattn import _kinds
 from invattn.branches import Branch
 
-ATTENTION_KINDS = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
-"""The four kinds of the paper's Table 1."""
+ATTENTION_KINDS = tuple(_kinds.KINDS)
+"""The kinds of attention: the four of the paper's Table 1."""
 
 KINDS = (*ATTENTION_KINDS, "pointwise")
-"""All kinds: the four, and the control in which the weights are the identity."""
+"""All kinds: those of attention, and the control in which the weights are the identity."""
 
 
 @dataclass(frozen=True)

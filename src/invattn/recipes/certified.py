@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from invattn._kinds import KINDS
 from invattn.branches import (
     Branch,
     CertifiedAttention,
@@ -17,9 +18,6 @@ from invattn.branches import (
 )
 from invattn.functional import Response, get_kernel
 from invattn.recipes.base import BlockShape, Recipe
-
-DEFAULT_KERNELS = {"gaussian": "exp", "embedded_gaussian": "exp", "dot_product": "elu+1", "concatenation": "elu+1"}
-"""The kernel of each kind in the recipes with a proof."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Certified(Recipe):
             score=score,
             channels=shape.channels,
             response=Response(
-                get_kernel(self.phi or DEFAULT_KERNELS[shape.kind]), additive=score.additive, backend=shape.backend
+                get_kernel(self.phi or KINDS[shape.kind].kernel), additive=score.additive, backend=shape.backend
             ),
             lipschitz=shape.lipschitz,
             num_heads=shape.num_heads,
@@ -118,7 +116,7 @@ class Strict(Recipe):
             score=score,
             channels=shape.channels,
             response=Response(
-                get_kernel(self.phi or DEFAULT_KERNELS[shape.kind]), additive=score.additive, backend=shape.backend
+                get_kernel(self.phi or KINDS[shape.kind].kernel), additive=score.additive, backend=shape.backend
             ),
             lipschitz=shape.lipschitz,
             num_heads=shape.num_heads,

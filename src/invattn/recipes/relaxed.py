@@ -10,13 +10,12 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from invattn._kinds import KINDS
 from invattn.branches import Branch, RelaxedAttention, RelaxedPointwise, TanhGate, Visibility, make_score
 from invattn.branches.attention.scores import LinearFactory, plain_linear
 from invattn.functional import Response, get_kernel
 from invattn.lipschitz import ConstrainedLinear
 from invattn.recipes.base import BlockShape, Recipe
-
-_EXPONENTIAL = ("gaussian", "embedded_gaussian")
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Paper(Recipe):
         constrained = _constrained(shape.lipschitz, self.enforce, self.power_iterations)
         return _build(
             shape,
-            phi="exp" if shape.kind in _EXPONENTIAL else self.phi,
+            phi=_kernel(shape, self.phi),
             normalize=self.normalize,
             weight_sum=self.column_sum,
             response_linear=constrained if self.constrain_response else plain_linear,
@@ -102,7 +101,7 @@ class Released(Recipe):
         gate = shape.kind == "gaussian" if self.scalar_gate is None else self.scalar_gate
         return _build(
             shape,
-            phi="exp" if shape.kind in _EXPONENTIAL else self.phi,
+            phi=_kernel(shape, self.phi),
             normalize=self.normalize,
             weight_sum=self.column_sum,
             response_linear=constrained if self.constrain_response else plain_linear,
@@ -139,7 +138,7 @@ class ReleasedGenerative(Recipe):
         constrained = _constrained(shape.lipschitz, "forward", self.power_iterations)
         return _build(
             shape,
-            phi="exp" if shape.kind in _EXPONENTIAL else self.phi,
+            phi=_kernel(shape, self.phi),
             normalize="total",
             weight_sum=self.column_sum,
             response_linear=plain_linear,
@@ -160,10 +159,10 @@ class Unconstrained(Recipe):
     name: ClassVar[str] = "unconstrained"
 
     def build(self, shape: BlockShape) -> Branch:
-        exponential = shape.kind in _EXPONENTIAL
+        exponential = _kernel(shape, "identity") == "exp"
         return _build(
             shape,
-            phi="exp" if exponential else "identity",
+            phi=_kernel(shape, "identity"),
             normalize="row" if exponential else "count",
             weight_sum=1.0,
             response_linear=plain_linear,
@@ -196,6 +195,12 @@ def constrain_after_step(optimizer: Optimizer, module: nn.Module) -> RemovableHa
             part.project()
 
     return optimizer.register_step_post_hook(project)
+
+
+def _kernel(shape: BlockShape, phi: str) -> str:
+    """Return the kernel of a kind whose recipe has phi for all but the Gaussian ones."""
+    kind = KINDS.get(shape.kind)
+    return "exp" if kind is not None and kind.kernel == "exp" else phi
 
 
 def _constrained(coefficient: float, enforce: str, power_iterations: int) -> LinearFactory:

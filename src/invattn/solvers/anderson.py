@@ -31,7 +31,8 @@ class Anderson(IterativeSolver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_depth(self.depth)
+        if self.depth < 1:
+            raise ValueError(f"depth must be at least 1; got {self.depth}.")
 
     def _iterate(self, branch: Callable[[Tensor], Tensor], state: SolveState) -> None:
         iterate(branch, state, AndersonStepper(depth=self.depth, patience=None), max_steps=self.max_steps)
@@ -61,18 +62,14 @@ class Adaptive(IterativeSolver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_depth(self.depth)
+        if self.depth < 1:
+            raise ValueError(f"depth must be at least 1; got {self.depth}.")
         if self.patience < 0 or self.refine < 0:
             raise ValueError(f"patience and refine must not be negative; got {self.patience} and {self.refine}.")
 
     def _iterate(self, branch: Callable[[Tensor], Tensor], state: SolveState) -> None:
         stepper = AndersonStepper(depth=self.depth, patience=self.patience)
         iterate(branch, state, stepper, max_steps=self.max_steps, refine=self.refine)
-
-
-def _check_depth(depth: int) -> None:
-    if depth < 1:
-        raise ValueError(f"depth must be at least 1; got {depth}.")
 
 
 class AndersonStepper(Stepper):
@@ -137,30 +134,17 @@ class AndersonStepper(Stepper):
 
 
 class _Last(NamedTuple):
-    """What the last step started from: the best point so far.
-
-    Attributes:
-        point: x with shape (A, D).
-        defect: r with shape (A, D).
-        size: The norm of r, shape (A,).
-        mixed: Whether that step was mixed, shape (A,), bool.
-        mixing: Whether the sample is mixed from now on, shape (A,), bool.
-    """
+    """What the last step started from: the best point so far, one row a sample."""
 
     point: Tensor
     defect: Tensor
     size: Tensor
-    mixed: Tensor
-    mixing: Tensor
+    mixed: Tensor  # whether that step was mixed
+    mixing: Tensor  # whether the sample is mixed from now on
 
 
 class _History:
-    """The last differences dx and dr of every sample, in space that is taken once, and the products <dr_k, dr_l>.
-
-    Args:
-        like: Points with shape (A, D).
-        depth: m, how many differences are kept.
-    """
+    """The last m differences dx and dr of every sample, in space that is taken once, and the products <dr_k, dr_l>."""
 
     def __init__(self, like: Tensor, *, depth: int) -> None:
         rows, width = like.shape
@@ -187,12 +171,7 @@ class _History:
         self._changes, self._steps, self._gram = self._changes[rows], self._steps[rows], self._gram[rows]
 
     def correction(self, defect: Tensor, mix: Tensor) -> Tensor:
-        """Return sum_k gamma_k (dx_k + dr_k), gamma minimising |r - sum_k gamma_k dr_k|_2, shape (A, D).
-
-        Args:
-            defect: r with shape (A, D).
-            mix: Rows of which it is wanted, shape (A,), bool; zero for the others.
-        """
+        """Return sum_k gamma_k (dx_k + dr_k), gamma minimising |r - sum_k gamma_k dr_k|_2; 0 for rows not to mix."""
         right = (self._changes @ defect[..., None]).to(self._gram.dtype)
         length = self._gram.diagonal(dim1=-2, dim2=-1).sqrt()
         length = torch.where(length > 0, length, 1)[..., None]

@@ -16,6 +16,7 @@ from invattn.solvers.base import Solution, Solver, Status
 
 _BLOW_UP = 1e6  # a defect this many times the first one has diverged
 _LEAST_ULPS = 8
+_PATIENCE = 3  # updates without a smaller defect after which rounding is thought to be all that is left
 
 ROUNDING_CONSTANT = 16
 """gamma of the error bound: what rounding may add to a residual, in units of u (|x| + |g(x)| + |z|).
@@ -139,7 +140,7 @@ class SolveState:
         target: z of the active rows.
         tolerance: What the norm of their defects is asked to reach: atol + rtol |z|, at least 8 ulp of |z|, shape (A,).
             Where x or g(x) is larger than z, rounding may leave more than this of z - x - g(x): a sample that is down
-            to the rounding of all three ends where its defect falls no further, and has converged.
+            to the rounding of all three ends where its defect has ceased to fall, and has converged.
     """
 
     def __init__(self, target: Tensor, start: Tensor, *, atol: float | None, rtol: float | None, norm: str) -> None:
@@ -154,7 +155,7 @@ class SolveState:
         self._best, self._least = self.point, torch.full_like(scale, torch.inf)
         self._first: Tensor | None = None
         self._reached = torch.full_like(self.active, int(Status.MAX_STEPS))
-        self._within = torch.zeros_like(self.active)
+        self._within, self._since = torch.zeros_like(self.active), torch.zeros_like(self.active)
         self._value = torch.empty_like(self.point)
         self._residual, self._first_residual = torch.empty_like(scale), torch.empty_like(scale)
         self._status = self._reached.clone()
@@ -169,8 +170,7 @@ class SolveState:
         finite = size.isfinite()
         better = ~self._least.isfinite()
         better |= finite & (size < self._least) if early_stop else True
-        all_better = bool(better.all())
-        if all_better:
+        if bool(better.all()):
             self._best, self._least = self.point, size
         else:
             self._best = torch.where(better.reshape(-1, *(1 for _ in self.point.shape[1:])), self.point, self._best)
@@ -183,9 +183,11 @@ class SolveState:
         reached = self._least <= self.tolerance
         done = reached & (self._within >= refine)
         self._within = self._within + reached.long()
-        if not all_better:
+        self._since = torch.where(better, 0, self._since + 1)
+        stuck = self._since >= _PATIENCE
+        if bool(stuck.any()):
             x, image = self._sizes(self.target, self._best)
-            done |= ~better & (self._least <= _rounding(self._scale, x, image))
+            done |= stuck & (self._least <= _rounding(self._scale, x, image))
         return ~finite | blown | done
 
     def keep(self, rows: Tensor) -> None:
@@ -194,7 +196,7 @@ class SolveState:
         self.active, self.point = self.active[rows], self.point[rows]
         self.target, self.tolerance = self.target[rows], self.tolerance[rows]
         self._best, self._least, self._reached = self._best[rows], self._least[rows], self._reached[rows]
-        self._scale, self._within = self._scale[rows], self._within[rows]
+        self._scale, self._within, self._since = self._scale[rows], self._within[rows], self._since[rows]
         self._first = None if self._first is None else self._first[rows]
 
     def count_further(self, evaluations: Tensor) -> None:

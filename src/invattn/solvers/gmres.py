@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from invattn.functional import orthogonalise
+from invattn.functional.spectral import orthogonalise
 
 
 class Gmres(NamedTuple):
@@ -109,12 +109,7 @@ def _least_squares(hessenberg: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
     weights = torch.linalg.solve_triangular(
         square + torch.diag_embed(torch.where(lost, 1 - diagonal, 0)), reached[..., None], upper=True
     )[..., 0]
-    residual = (length.double()[:, None] * _first(hessenberg) - (hessenberg @ weights[..., None])[..., 0]).norm(dim=-1)
+    first = torch.zeros_like(hessenberg[0, :, 0])
+    first[0] = 1
+    residual = (length.double()[:, None] * first - (hessenberg @ weights[..., None])[..., 0]).norm(dim=-1)
     return weights, torch.where(finite, residual, torch.nan)
-
-
-def _first(hessenberg: Tensor) -> Tensor:
-    """Return e_1 with one entry for each row of H."""
-    unit = torch.zeros_like(hessenberg[0, :, 0])
-    unit[0] = 1
-    return unit

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from invattn._conditions import named_inputs
 from invattn.functional._transforms import folded, outer_tangents, own_primal, plain_autograd, transforms_active
-from invattn.lipschitz import held_estimates
+from invattn.lipschitz.constrained import held_estimates
 from invattn.norms import get_dual_norm, get_norm
 from invattn.solvers.contraction import solve_contraction
 from invattn.solvers.linearisation import ExplicitBranch, explicit_branch, push_forward

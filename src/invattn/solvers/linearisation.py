@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from invattn._conditions import bound_values, named_inputs
 from invattn.functional._transforms import lasting_copy, transforms_active
-from invattn.lipschitz import held_estimates
+from invattn.lipschitz.constrained import held_estimates
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from invattn.functional import convolve, transposed_convolution
+from invattn.functional import convolve
+from invattn.functional.convolution import transposed_convolution
 
 
 def seeded(seed: int) -> torch.Generator:

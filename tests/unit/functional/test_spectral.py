@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from invattn.functional import gram_norm, power_iteration, spectral_norm
+from invattn.functional import power_iteration, spectral_norm
+from invattn.functional.spectral import gram_norm
 
 
 def matrix(rows: int, columns: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:

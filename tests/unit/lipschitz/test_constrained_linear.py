@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from invattn.lipschitz import ConstrainedLinear, at_scaled_weights, held_estimates
+from invattn.lipschitz import ConstrainedLinear
+from invattn.lipschitz.constrained import at_scaled_weights, held_estimates
 
 
 def truth(weight: Tensor) -> float:

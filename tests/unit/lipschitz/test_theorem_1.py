@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from invattn.lipschitz import Conditions, theorem_1
+from invattn.lipschitz import theorem_1
+from invattn.lipschitz.theorems import Conditions
 
 
 def test_the_constant_of_the_paper() -> None:

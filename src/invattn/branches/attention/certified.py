@@ -17,7 +17,8 @@ from invattn.branches.attention.scores import Score
 from invattn.branches.base import Branch
 from invattn.branches.chain import make_shift, shifted, shifts_of
 from invattn.branches.mlp import start_as_shift
-from invattn.functional import Choice, Response, attend, check_backend, explain, response_weights, spectral_norm, squash
+from invattn.functional import Choice, Response, attend, explain, response_weights, spectral_norm, squash
+from invattn.functional.dispatch import check_backend
 from invattn.lipschitz import ROUNDING, LipschitzBound, output_constant
 
 

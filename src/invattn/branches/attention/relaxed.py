@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from invattn.branches.attention.masks import Visibility, join_heads, split_heads
 from invattn.branches.attention.scores import Score
 from invattn.branches.base import Branch
-from invattn.functional import Choice, Response, attend, check_backend, explain, response_weights
-from invattn.lipschitz import at_scaled_weights
+from invattn.functional import Choice, Response, attend, explain, response_weights
+from invattn.functional.dispatch import check_backend
+from invattn.lipschitz.constrained import at_scaled_weights
 
 
 class TanhGate(nn.Module):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from importlib import import_module
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from invattn._errors import check_name
+from invattn._kinds import KINDS
 from invattn.branches.attention.masks import split_heads
 from invattn.functional import spectral_norm, squash
 from invattn.lipschitz import ConstrainedLinear
@@ -31,6 +33,15 @@ def plain_linear(in_features: int, out_features: int, *, bias: bool) -> nn.Linea
 class Score(nn.Module, ABC):
     """A score s_ij of two tokens, given by one factor a token and a role.
 
+    A new kind of attention is a file with a subclass, which needs ``forward``, ``bounded`` and ``paths``, and a line of
+    ``invattn._kinds.KINDS``.
+
+    Args:
+        channels: C of the tokens.
+        key_channels: Channels of a query and of a key, per head.
+        num_heads: H, a divisor of C.
+        linear: Makes the linear maps inside: plain ones where a proof takes their norms, constrained ones elsewhere.
+
     Attributes:
         additive: s_ij is the sum of two scalars, not a product of two vectors.
         kind: The attention kind it was made for.
@@ -38,6 +49,11 @@ class Score(nn.Module, ABC):
 
     additive: bool = False
     kind: str = "unnamed"
+
+    @abstractmethod
+    def __init__(self, *, channels: int, key_channels: int, num_heads: int, linear: LinearFactory) -> None:
+        super().__init__()
+        self.num_heads = num_heads
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,13 +67,14 @@ class Score(nn.Module, ABC):
     def bounded(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return factors whose score has bounded sensitivity: squashed where the score is a product."""
 
-    @abstractmethod
     def sensitivity(self) -> Tensor:
         """Return, per head, the largest |ds_ij| over unit changes of the tokens at the bounded factors.
 
         Half the range over j is taken for additive scores, whose query part is common to a row.
         Shape (H,), float64, differentiable, an upper bound.
         """
+        query, key = self.paths()
+        return torch.maximum(key, (query + key) / 2) if self.additive else torch.maximum(query, key)
 
     @abstractmethod
     def paths(self) -> tuple[Tensor, Tensor]:
@@ -79,10 +96,8 @@ class GaussianScore(Score):
 
     _unit: Tensor
 
-    def __init__(self, *, channels: int, num_heads: int) -> None:
-        super().__init__()
-        self.channels = channels
-        self.num_heads = num_heads
+    def __init__(self, *, channels: int, key_channels: int, num_heads: int, linear: LinearFactory) -> None:
+        super().__init__(channels=channels, key_channels=key_channels, num_heads=num_heads, linear=linear)
         self.register_buffer("_unit", torch.ones(num_heads), persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,9 +107,6 @@ class GaussianScore(Score):
     def bounded(self, x: Tensor) -> tuple[Tensor, Tensor]:
         token = squash(split_heads(x, self.num_heads))
         return token, token
-
-    def sensitivity(self) -> Tensor:
-        return self._unit.double()
 
     def paths(self) -> tuple[Tensor, Tensor]:
         return self._unit.double(), self._unit.double()
@@ -108,8 +120,7 @@ class ProjectedScore(Score):
     """
 
     def __init__(self, *, channels: int, key_channels: int, num_heads: int, linear: LinearFactory) -> None:
-        super().__init__()
-        self.num_heads = num_heads
+        super().__init__(channels=channels, key_channels=key_channels, num_heads=num_heads, linear=linear)
         self.query = linear(channels, num_heads * key_channels, bias=True)
         self.key = linear(channels, num_heads * key_channels, bias=True)
 
@@ -119,9 +130,6 @@ class ProjectedScore(Score):
     def bounded(self, x: Tensor) -> tuple[Tensor, Tensor]:
         query, key = self(x)
         return squash(query), squash(key)
-
-    def sensitivity(self) -> Tensor:
-        return torch.maximum(*self.paths())
 
     def paths(self) -> tuple[Tensor, Tensor]:
         query, key = (_per_head(linear.weight, self.num_heads) for linear in (self.query, self.key))
@@ -149,8 +157,7 @@ class ConcatenationScore(Score):
     additive = True
 
     def __init__(self, *, channels: int, key_channels: int, num_heads: int, linear: LinearFactory) -> None:
-        super().__init__()
-        self.num_heads = num_heads
+        super().__init__(channels=channels, key_channels=key_channels, num_heads=num_heads, linear=linear)
         self.query = linear(channels, num_heads * key_channels, bias=True)
         self.key = linear(channels, num_heads * key_channels, bias=True)
         self.mix = nn.ModuleList(linear(2 * key_channels, 1, bias=False) for _ in range(num_heads))
@@ -170,10 +177,6 @@ class ConcatenationScore(Score):
     def bounded(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self(x)
 
-    def sensitivity(self) -> Tensor:
-        a, b = self.paths()
-        return torch.maximum(b, (a + b) / 2)
-
     def paths(self) -> tuple[Tensor, Tensor]:
         first, second = self._mix_vectors()
         query = _per_head(_weight(self.query), self.num_heads).double()
@@ -189,7 +192,7 @@ def make_score(
     """Make the score of an attention kind.
 
     Args:
-        kind: gaussian, embedded_gaussian, dot_product or concatenation.
+        kind: One of :data:`invattn.ATTENTION_KINDS`.
         channels: C.
         key_channels: Channels of a query and of a key, per head.
         num_heads: H.
@@ -198,14 +201,12 @@ def make_score(
     Raises:
         ValueError: If the kind is unknown or the channels cannot be divided among the heads.
     """
-    check_name(kind, ("gaussian", "embedded_gaussian", "dot_product", "concatenation"), what="attention kind")
+    check_name(kind, list(KINDS), what="attention kind")
     if channels % num_heads:
         raise ValueError(f"{channels} channels cannot be divided among {num_heads} heads. Choose a divisor of them.")
-    if kind == "gaussian":
-        score: Score = GaussianScore(channels=channels, num_heads=num_heads)
-    else:
-        maker = ConcatenationScore if kind == "concatenation" else ProjectedScore
-        score = maker(channels=channels, key_channels=key_channels, num_heads=num_heads, linear=linear)
+    module, name = KINDS[kind].score
+    maker: type[Score] = getattr(import_module(f"invattn.branches.attention.{module}"), name)
+    score = maker(channels=channels, key_channels=key_channels, num_heads=num_heads, linear=linear)
     score.kind = kind
     return score
 

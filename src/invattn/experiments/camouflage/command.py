@@ -11,7 +11,7 @@ from typing import Annotated
 from invattn.experiments.camouflage.config import CamouflageConfig, camouflage_config
 from invattn.experiments.camouflage.record import CamouflageRecord, CamouflageRow, MapMetrics
 from invattn.experiments.kit.options import ModelFolder
-from invattn.experiments.kit.parser import Command
+from invattn.experiments.kit.parser import Command, CommandGroup
 
 
 def train(config: CamouflageConfig) -> None:
@@ -130,7 +130,7 @@ PREDICT = Command(
     options=PredictOptions,
     run=predict,
 )
-COMMAND = Command(
+COMMAND = CommandGroup(
     name="camouflage",
     summary="find camouflaged objects with each attention module",
     description="Camouflaged object detection with invertible attention.",

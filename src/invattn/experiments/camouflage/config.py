@@ -17,7 +17,6 @@ from invattn.experiments.kit.options import (
     Reader,
     Share,
     Switch,
-    Whole,
     check_options,
     command_line,
     name_or_folder,
@@ -125,7 +124,7 @@ class CamouflageConfig(SharedTraining, OutputOptions):
     lr: Annotated[Positive, "RATE"] = 2.5e-5
     lr_decay: Annotated[float, number_between(0.0, 1.0, closed=True), "F"] = 1.0
     vary: bool = False
-    pretrain_epochs: Whole = 0
+    pretrain_epochs: int = 0
     lipschitz: Annotated[Share, "C"] = 0.9
     difficulty: Annotated[float, number_from(0.0, 1.0, closed=True), "D"] = 0.5
     train_size: Count | None = None

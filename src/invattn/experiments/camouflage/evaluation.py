@@ -27,7 +27,7 @@ from invattn.experiments.kit.run import check_output, make_folder
 SHOWN = 8
 """Pairs of a set that are shown, the first ones."""
 
-HEIGHT = 128  # pixels
+HEIGHT, GAP = 128, 4  # pixels
 
 
 def map_sheet(pairs: Sequence[Match], pictures: Mapping[str, Path] | None) -> bytes:
@@ -42,7 +42,7 @@ def map_sheet(pairs: Sequence[Match], pictures: Mapping[str, Path] | None) -> by
     """
     columns = [_column(stem, prediction, mask, pictures) for stem, prediction, mask in pairs[:SHOWN]]
     rows = [np.asarray(part) for row in zip(*columns, strict=True) for part in row]
-    return sheet(rows, columns=len(columns))
+    return sheet(rows, columns=len(columns), gap=GAP)
 
 
 def _column(stem: str, prediction: Path, mask: Path, pictures: Mapping[str, Path] | None) -> list[Image.Image]:

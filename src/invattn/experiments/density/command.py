@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invattn._errors import DataError
@@ -12,10 +11,9 @@ from invattn.experiments.density.config import (
     DensityConfig,
     EvaluateOptions,
     SampleOptions,
-    check_temperatures,
     density_config,
 )
-from invattn.experiments.kit.parser import Command
+from invattn.experiments.kit.parser import Command, CommandGroup
 from invattn.experiments.kit.progress import SilentProgress
 from invattn.experiments.kit.training.machines import Worker, find_launched
 
@@ -91,21 +89,15 @@ def sample(options: SampleOptions) -> None:
     Raises:
         DataError: If an option does not fit the model.
     """
-    from invattn.experiments.density.samples import is_image_flow
+    from invattn.experiments.density.page.samples import write_sample_page, write_samples
+    from invattn.experiments.density.samples import is_image_flow, sample_images, write_sampled_images
     from invattn.experiments.kit.run import check_output
-
-    check_output(options.output)
-    if is_image_flow(options.model):
-        _sample_images(options)
-    else:
-        _sample_points(options)
-
-
-def _sample_images(options: SampleOptions) -> None:
-    from invattn.experiments.density.page.samples import write_sample_page
-    from invattn.experiments.density.samples import sample_images, write_sampled_images
     from invattn.experiments.kit.terminal import progress_shown, show_path
 
+    check_output(options.output)
+    if not is_image_flow(options.model):
+        show_path("picture", write_samples(options.output, sample_points(options).numpy()))
+        return
     with progress_shown() as progress:
         sampled = sample_images(options, progress)
     write_sampled_images(options.output, sampled)
@@ -114,31 +106,11 @@ def _sample_images(options: SampleOptions) -> None:
     show_path("page", write_sample_page(options.output))
 
 
-def _sample_points(options: SampleOptions) -> None:
-    from invattn.experiments.density.page.samples import write_samples
-    from invattn.experiments.kit.terminal import show_path
-
-    given = [name for name in ("interpolate", "nearest", "fid_features", "data") if getattr(options, name)]
-    if given:
-        raise DataError(f"--{given[0].replace('_', '-')} is for flows over images. Leave it out.")
-    temperatures = options.temperature or (1.0,)
-    if len(temperatures) > 1:
-        raise DataError("points are drawn at one temperature at a time. Give one number as --temperature.")
-    samples = sample_model(options.model, count=options.count or 12, temperature=temperatures[0], seed=options.seed)
-    show_path("picture", write_samples(options.output, samples.numpy()))
-
-
-def sample_model(folder: Path, *, count: int, temperature: float, seed: int) -> Tensor:
-    """Return samples of a stored flow with shape (count, N, C).
-
-    Args:
-        folder: The model's folder.
-        count: How many.
-        temperature: Factor of the base's standard deviation, above 0.
-        seed: Decides them.
+def sample_points(options: SampleOptions) -> Tensor:
+    """Return samples of a stored flow over points, with shape (count, *event).
 
     Raises:
-        DataError: If the temperature is out of range or the folder holds no flow.
+        DataError: If the folder holds no flow, or an option is one for images.
         ConvergenceError: If an inverse did not converge.
         CertificateError: If the model is not the one that was certified.
     """
@@ -146,8 +118,14 @@ def sample_model(folder: Path, *, count: int, temperature: float, seed: int) -> 
     from invattn.experiments.density.stored import open_flow
     from invattn.experiments.kit.training.loader import derive_seed
 
-    check_temperatures((temperature,))
-    return sample_sets(open_flow(folder)[0], count, seed=derive_seed(seed, "samples"), temperature=temperature)
+    given = [name for name in ("interpolate", "nearest", "fid_features", "data") if getattr(options, name)]
+    if given:
+        raise DataError(f"--{given[0].replace('_', '-')} is for flows over images. Leave it out.")
+    temperature, *more = options.temperature or (1.0,)
+    if more:
+        raise DataError("points are drawn at one temperature at a time. Give one number as --temperature.")
+    seed = derive_seed(options.seed, "samples")
+    return sample_sets(open_flow(options.model)[0], options.count or 12, seed=seed, temperature=temperature)
 
 
 TRAIN = Command(
@@ -178,7 +156,7 @@ SAMPLE = Command(
     options=SampleOptions,
     run=sample,
 )
-COMMAND = Command(
+COMMAND = CommandGroup(
     name="density",
     summary="train, evaluate and sample normalizing flows",
     description="Normalizing flows with certified attention.",

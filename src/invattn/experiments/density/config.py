@@ -26,7 +26,6 @@ from invattn.experiments.kit.options import (
     ModelFolder,
     OutputOptions,
     Switch,
-    Whole,
     check_options,
     command_line,
     list_of,
@@ -41,7 +40,6 @@ from invattn.hub import FlowConfig
 
 DATASETS = ("sets", *PLANE, *DENSITY_IMAGES)
 """Names of data sets; a folder of images is valid too."""
-
 
 _DATA = name_or_folder(DATASETS, what="data set")
 
@@ -213,6 +211,9 @@ def density_config(given: Mapping[str, Any]) -> DensityConfig:
     return DensityConfig(**{**preset(given.get("data", "sets")), **given})
 
 
+_LARGEST_TEMPERATURE = 10.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoredFlowOptions:
     """A stored flow.
@@ -243,10 +244,10 @@ class EvaluateOptions(StoredFlowOptions):
     """
 
     test_size: Annotated[int | None, whole_number(2)] = None
-    seed: Whole | None = None
+    seed: int | None = None
     unbiased: Switch = False
-    importance_samples: Annotated[Whole, "K"] = 0
-    stress: Whole = 100
+    importance_samples: Annotated[int, "K"] = 0
+    stress: int = 100
     output: Path | None = None
 
 
@@ -272,12 +273,15 @@ class SampleOptions(StoredFlowOptions):
     interpolate: Switch = False
     nearest: Switch = False
     fid_features: Annotated[Path | None, "FILE"] = None
-    seed: Whole = 0
+    seed: int = 0
     output: Path
 
     def __post_init__(self) -> None:
-        if self.temperature is not None:
-            check_temperatures(self.temperature)
+        for value in self.temperatures:
+            if not 0 < value <= _LARGEST_TEMPERATURE:
+                raise DataError(f"the temperature must be above 0 and at most {_LARGEST_TEMPERATURE:g}; got {value:g}.")
+        if len(set(self.temperatures)) < len(self.temperatures):
+            raise DataError("give at least one temperature, and each once.")
 
     @property
     def images(self) -> int:
@@ -293,15 +297,3 @@ class SampleOptions(StoredFlowOptions):
     def needs_images(self) -> bool:
         """Whether real images have to be read."""
         return self.interpolate or self.nearest or self.fid_features is not None
-
-
-LARGEST_TEMPERATURE = 10.0
-
-
-def check_temperatures(temperatures: tuple[float, ...]) -> None:
-    """Raise DataError unless every temperature lies in (0, 10] and stands there once."""
-    for value in temperatures:
-        if not 0 < value <= LARGEST_TEMPERATURE:
-            raise DataError(f"the temperature must be above 0 and at most {LARGEST_TEMPERATURE:g}; got {value:g}.")
-    if not temperatures or len(set(temperatures)) < len(temperatures):
-        raise DataError("give at least one temperature, and each once.")

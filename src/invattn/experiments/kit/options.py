@@ -169,7 +169,6 @@ TRAIN_SIZE = TEST_SIZE = 1000
 """Images of the reconstruction experiment, and of what is diagnosed with its models."""
 
 Count = Annotated[int, whole_number(1)]
-Whole = Annotated[int, whole_number(0)]
 Positive = Annotated[float, number_between(0.0, math.inf)]
 Share = Annotated[float, number_between(0.0, 1.0)]
 Switch = Annotated[bool, Mark.SWITCH]
@@ -214,7 +213,7 @@ class PhotographOptions:
     data: Annotated[str, "NAME|DIR", Mark.UNSTORED] = "photos"
     data_root: Annotated[Path | None, Mark.UNSTORED] = None
     image_size: Annotated[str, one_of(("32", ORIGINAL), what="image size"), f"32|{ORIGINAL}"] = "32"
-    seed: Whole = 0
+    seed: int = 0
 
     @property
     def original(self) -> bool:

@@ -22,14 +22,13 @@ USAGE_ERROR = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A command, or one that has actions.
+    """A command with options.
 
     Attributes:
         name: As it is written.
         summary: A few words for the list of commands.
         description: What it does.
         epilog: Shown below its help.
-        actions: Commands within it; those have options, and it has none.
         options: The dataclass of its options.
         run: Does the work.
         build: Returns the options that ``run`` takes from those that were given; None for ``options`` itself.
@@ -41,9 +40,8 @@ class Command:
     summary: str
     description: str
     epilog: str | None = None
-    actions: tuple[Command, ...] = ()
-    options: type[Any] = object
-    run: Callable[[Any], None] = print
+    options: type[Any]
+    run: Callable[[Any], None]
     build: Callable[[Mapping[str, Any]], Any] | None = None
     fixed: tuple[str, ...] = ()
     config_file: bool = False
@@ -51,8 +49,6 @@ class Command:
     def parser(self) -> OneLineParser:
         """Return the parser of its options."""
         parser = OneLineParser(description=self.description, epilog=self.epilog)
-        if self.actions:
-            return parser
         if self.config_file:
             parser.add_argument("--config", action="config", metavar="FILE.yaml", help="read options from a YAML file")
         groups: dict[type, Any] = {self.options: parser}
@@ -77,16 +73,43 @@ class Command:
         except ValueError as error:
             raise DataError(str(error)) from None
 
+    @property
+    def actions(self) -> tuple[Command, ...]:
+        """Commands within it: none."""
+        return ()
+
     def execute(self, given: Namespace) -> None:
-        """Do the work, or that of the action that was chosen."""
-        if self.actions:
-            chosen = {action.name: action for action in self.actions}[given.action]
-            chosen.execute(given[given.action])
-        else:
-            self.run(self.read(given))
+        """Do the work."""
+        self.run(self.read(given))
 
 
-def add_commands(parser: OneLineParser, commands: Sequence[Command], *, dest: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class CommandGroup:
+    """A command that has actions, commands themselves, and no options.
+
+    Attributes:
+        name: As it is written.
+        summary: A few words for the list of commands.
+        description: What it is for.
+        actions: Commands within it.
+    """
+
+    name: str
+    summary: str
+    description: str
+    actions: tuple[Command, ...]
+
+    def parser(self) -> OneLineParser:
+        """Return its parser, still without the actions."""
+        return OneLineParser(description=self.description)
+
+    def execute(self, given: Namespace) -> None:
+        """Do the work of the action that was chosen."""
+        chosen = {action.name: action for action in self.actions}[given.action]
+        chosen.execute(given[given.action])
+
+
+def add_commands(parser: OneLineParser, commands: Sequence[Command | CommandGroup], *, dest: str) -> None:
     """Add commands, and their actions: each to a parser that is a subcommand already, as jsonargparse wants it."""
     chosen = parser.add_subcommands(required=True, dest=dest, metavar=dest.upper())
     for command in commands:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
@@ -111,32 +111,24 @@ class BarProgress:
             console=console,
             transient=True,
         )
-        self._task: TaskID | None = None
-        self._name = ""
-        self._note = ""
-        self._start = 0.0
 
     def begin(self, task: str, *, total: int) -> None:
         """Show a bar of ``total`` steps."""
         self.end()
-        self._name, self._note, self._start = task, "", time.monotonic()
-        self._task = self._bars.add_task(task, total=total, note="")
+        self._bars.add_task(task, total=total, note="")
         self._bars.start()
 
     def advance(self, steps: int = 1, *, note: str = "") -> None:
         """Move the bar on."""
-        if self._task is not None:
-            self._note = note or self._note
-            self._bars.update(self._task, advance=steps, note=self._note)
+        for task in self._bars.tasks:
+            self._bars.update(task.id, advance=steps, note=note or task.fields["note"])
 
     def end(self) -> None:
         """Replace the bar by one line."""
-        if self._task is None:
-            return
-        self._bars.stop()
-        self._bars.remove_task(self._task)
-        self._task = None
-        self.message(_summary(self._name, self._note, time.monotonic() - self._start))
+        for task in self._bars.tasks:
+            self._bars.stop()
+            self._bars.remove_task(task.id)
+            self.message(_summary(task.description, task.fields["note"], task.elapsed or 0.0))
 
     def message(self, text: str) -> None:
         """Print a line above the bar."""

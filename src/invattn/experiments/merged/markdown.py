@@ -85,7 +85,7 @@ def _ours(result: ReconstructionResult | None) -> list[str]:
     mse = formatting.error(metrics.mse, digits=2, plain=True)
     if result.repeats > 1:
         mse += f" ± {formatting.error(metrics.mse_std, digits=1, plain=True)}"
-    return [mse, formatting.similarity(metrics.ssim), formatting.share(metrics.v_score)]
+    return [mse, formatting.decimals(metrics.ssim), formatting.share(metrics.v_score)]
 
 
 def _details(

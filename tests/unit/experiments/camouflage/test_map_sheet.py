@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from invattn.experiments.camouflage.evaluation import GAP, HEIGHT, SHOWN, map_sheet
+from invattn.experiments.camouflage.evaluation import HEIGHT, SHOWN, map_sheet
 from invattn.experiments.camouflage.pairs import match_stems
+
+GAP = 4
+"""Pixels between pictures: that of every sheet."""
 
 
 def written(path: Path, level: int, size: tuple[int, int], mode: str = "L") -> Path:

@@ -19,8 +19,8 @@ from invattn.bijections import initialize
 from invattn.experiments.density import data as density_data
 from invattn.experiments.density import figures as density_figures
 from invattn.experiments.density import measure as density_measure
-from invattn.experiments.density.command import sample_model
-from invattn.experiments.density.config import EvaluateOptions
+from invattn.experiments.density.command import sample_points
+from invattn.experiments.density.config import EvaluateOptions, SampleOptions
 from invattn.experiments.density.evaluation import evaluate_model
 from invattn.experiments.density.figures import conditional_densities
 from invattn.experiments.density.record import DensityRecord
@@ -134,14 +134,15 @@ def test_a_stored_flow_is_evaluated_as_in_its_table_and_without_bias(tmp_path: P
 def test_samples_are_the_inverse_of_base_draws(tmp_path: Path) -> None:
     run_density(options(tmp_path), Progress())
     folder = tmp_path / "model" / "gaussian-certified"
-    samples = sample_model(folder, count=3, temperature=1.0, seed=5)
+    asked = SampleOptions(model=folder, count=3, temperature=(1.0,), seed=5, output=tmp_path)
+    samples = sample_points(asked)
     assert samples.shape == (3, 32, 2)
-    assert torch.equal(samples, sample_model(folder, count=3, temperature=1.0, seed=5))
-    cold = sample_model(folder, count=3, temperature=0.5, seed=5)
+    assert torch.equal(samples, sample_points(asked))
+    cold = sample_points(replace(asked, temperature=(0.5,)))
     model = load_flow(folder).model
     torch.testing.assert_close(model(cold), 0.5 * model(samples), rtol=1e-3, atol=1e-4)
     with pytest.raises(DataError, match="temperature must be above 0"):
-        sample_model(folder, count=3, temperature=0.0, seed=5)
+        replace(asked, temperature=(0.0,))
 
 
 def test_an_uncertified_flow_whose_radius_reaches_one_has_no_likelihood(

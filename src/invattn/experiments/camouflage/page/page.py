@@ -122,7 +122,7 @@ def render_maps(sets: Mapping[str, MapMetrics], sheets: Mapping[str, bytes]) -> 
         sheets: Name -> a PNG of the first maps, below their masks.
     """
     rows = [
-        (name, metrics.images, [formatting.similarity(getattr(metrics, key)) for key in COLUMNS])
+        (name, metrics.images, [formatting.decimals(getattr(metrics, key)) for key in COLUMNS])
         for name, metrics in sets.items()
     ]
     uris = {name: pictures.address(sheet) for name, sheet in sheets.items()}

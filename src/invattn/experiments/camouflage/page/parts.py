@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -10,8 +10,8 @@ from invattn.experiments.camouflage.page.tables import label_of
 from invattn.experiments.camouflage.record import CamouflageRow
 from invattn.experiments.kit.page import formatting, pictures
 from invattn.experiments.kit.page.artifacts import Array, Artifact, MissingPartError, collect
-from invattn.experiments.kit.page.charts import Chart, Line, line_chart
-from invattn.experiments.kit.page.parts import Cell, Key, Panel, Part, Row, Strip
+from invattn.experiments.kit.page.charts import Chart, Line, line_chart, recipe_charts
+from invattn.experiments.kit.page.parts import Key, Panel, Part, Row, Strip
 
 _BASE = "other"
 """Colour of the network without attention."""
@@ -51,7 +51,8 @@ def threshold_curves(artifacts: Sequence[Artifact]) -> Part:
                     size=(3.8, 2.8),
                 )
                 panels.append(Panel(title=f"{name}: {words}, {form.lower()}", svg=line_chart(lines, chart)))
-    return Part(anchor="curves", panels=tuple(panels), keys=_keys([a for a, _ in built]), left_out=left_out)
+    keys = _legend(artifact.attention for artifact, _ in built)
+    return Part(anchor="curves", panels=tuple(panels), keys=keys, left_out=left_out)
 
 
 def predicted_maps(artifacts: Sequence[Artifact]) -> Part:
@@ -72,30 +73,28 @@ def predicted_maps(artifacts: Sequence[Artifact]) -> Part:
 
 def training_losses(rows: Sequence[CamouflageRow]) -> Part:
     """Training loss after each epoch, one chart for each recipe, with the Base network in all."""
-    recipes = formatting.in_order((row.recipe for row in rows if row.attention != "none"), formatting.RECIPES)
-    panels, first = [], min((row.seed for row in rows), default=0)
-    for recipe in recipes or ["none"]:
-        lines = [
-            Line(
-                x=np.arange(1, len(row.train_loss) + 1),
-                y=np.asarray(row.train_loss, dtype=np.float64),
-                role=_role(row.attention),
-                dashed=row.seed != first,
-            )
-            for row in rows
-            if row.recipe in (recipe, "none") and len(row.train_loss)
-        ]
-        title = formatting.recipe(recipe)
-        chart = Chart(
-            name=f"mask-loss-{recipe}",
-            description=f"{title}: binary cross-entropy of the training after each epoch",
-            x_label="epoch",
-            y_label="binary cross-entropy",
-            size=(3.8, 2.8),
-        )
-        panels.append(Panel(title=title, svg=line_chart(lines, chart)))
-    kinds = formatting.in_order((row.attention for row in rows), formatting.DETECTORS)
-    return Part(anchor="training", panels=tuple(panels), keys=_legend(kinds))
+    first = min((row.seed for row in rows), default=0)
+    recipes = dict.fromkeys(row.recipe for row in rows if row.attention != "none") or ["none"]
+    built = [
+        (recipe, [_losses(row, dashed=row.seed != first)])
+        for recipe in recipes
+        for row in rows
+        if row.recipe in (recipe, "none") and len(row.train_loss)
+    ]
+    chart = Chart(
+        name="mask-loss",
+        description="binary cross-entropy of the training after each epoch",
+        x_label="epoch",
+        y_label="binary cross-entropy",
+        size=(3.8, 2.8),
+    )
+    keys = _legend(row.attention for row in rows)
+    return Part(anchor="training", panels=recipe_charts(built, chart), keys=keys)
+
+
+def _losses(row: CamouflageRow, *, dashed: bool) -> Line:
+    x, y = np.arange(1, len(row.train_loss) + 1), np.asarray(row.train_loss, dtype=np.float64)
+    return Line(x=x, y=y, role=_role(row.attention), dashed=dashed)
 
 
 def _line(artifact: Artifact, curve: Array) -> Line:
@@ -106,20 +105,13 @@ def _line(artifact: Artifact, curve: Array) -> Line:
 
 
 def _row(label: str, images: Array, name: str, *, kind: str = "") -> Row:
-    cells = tuple(
-        Cell(uri=pictures.png(image), alt=f"{label}, test image {number} of {name}")
-        for number, image in enumerate(images, start=1)
-    )
-    return Row(label=label, kind=kind, cells=cells)
+    return pictures.row(label, images, lambda number: f"{label}, test image {number} of {name}", kind=kind)
 
 
 def _role(kind: str) -> str:
     return _BASE if kind == "none" else kind
 
 
-def _keys(artifacts: Sequence[Artifact]) -> tuple[Key, ...]:
-    return _legend(formatting.in_order((artifact.attention for artifact in artifacts), formatting.DETECTORS))
-
-
-def _legend(kinds: Sequence[str]) -> tuple[Key, ...]:
-    return tuple(Key(role=_role(kind), label=formatting.DETECTORS.get(kind, kind)) for kind in kinds)
+def _legend(kinds: Iterable[str]) -> tuple[Key, ...]:
+    ordered = formatting.in_order(kinds, formatting.DETECTORS)
+    return tuple(Key(role=_role(kind), label=formatting.DETECTORS.get(kind, kind)) for kind in ordered)

@@ -159,7 +159,7 @@ def score_tables(record: CamouflageRecord) -> list[ScoreTable]:
         ScoreTable(
             title=name,
             images=int(images),
-            mean_mask=formatting.similarity(baseline.get(name)),
+            mean_mask=formatting.decimals(baseline.get(name)),
             rows=tuple(_score_row(group, name) for group in groups),
         )
         for name, images in (record.data.get("sets") or {}).items()
@@ -182,7 +182,7 @@ def _score_row(group: Sequence[CamouflageRow], name: str) -> ScoreRow:
         difference = "" if paper is None or not known else f"{value - paper:+.3f}"
         scores.append(
             Score(
-                ours=formatting.similarity(value),
+                ours=formatting.decimals(value),
                 paper=f"{paper:.3f}" if paper is not None else "",
                 difference=difference,
             )

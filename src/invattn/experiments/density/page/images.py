@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from invattn.experiments.kit.page import formatting, pictures
 from invattn.experiments.kit.page.artifacts import Array, Artifact, MissingPartError, collect, same_length
-from invattn.experiments.kit.page.charts import Bars, bar_chart, common_limits
+from invattn.experiments.kit.page.charts import Chart, bar_chart, common_limits
 from invattn.experiments.kit.page.parts import Cell, Key, Panel, Part, Row, Scale, Strip
 from invattn.experiments.kit.page.pictures import sheet_panel
 
@@ -21,29 +21,16 @@ _FIELDS = {
 }
 
 
-@dataclass(frozen=True)
-class _Measurement:
-    """One number of every block: how its charts are titled and where its values lie among the arrays."""
+@dataclass(frozen=True, kw_only=True)
+class _Effects:
+    """What one variant's blocks do, (heights of bars, lengths of whiskers or None) for each quantity."""
 
-    name: str
-    title: str
-    axis: str
-    values: str
-    scale: float = 1.0
-    whiskers: str = ""
+    kinds: Array
+    quantities: Mapping[str, tuple[Array, Array | None]]
 
-    def of(self, arrays: dict[str, Array]) -> Array:
-        """Return the heights of the bars."""
-        heights: Array = self.scale * arrays[self.values]
-        return heights
-
-    def errors(self, arrays: dict[str, Array]) -> Array | None:
-        """Return the lengths of the whiskers; None where there are none."""
-        return self.scale * arrays[self.whiskers] if self.whiskers else None
-
-    def ends(self, arrays: dict[str, Array]) -> list[Array]:
+    def ends(self, quantity: str) -> list[Array]:
         """Return the ends of all bars and whiskers."""
-        heights, errors = self.of(arrays), self.errors(arrays)
+        heights, errors = self.quantities[quantity]
         return [heights] if errors is None else [heights - errors, heights + errors]
 
 
@@ -55,59 +42,53 @@ def block_effects(artifacts: Sequence[Artifact], *, unit: str, factor: float) ->
         unit: Of the likelihoods on the page, such as ``bits/dim``.
         factor: What nats per dimension are multiplied by to get it.
     """
-    built, left_out = collect(artifacts, _effects)
-    measurements = (
-        _Measurement("log-det", "Log-determinant", f"log|det| / d ({unit})", "block_log_det", factor),
-        _Measurement("change", "Left out", f"rise of −log p ({unit})", "block_change", factor, "block_change_error"),
-        _Measurement("size", "Size", "|g(x)| / |x|", "block_size"),
-    )
-    panels = [panel for measurement in measurements for panel in _charts(measurement, built)]
-    return Part(anchor="blocks", panels=tuple(panels), keys=_keys(built), left_out=left_out)
+    built, left_out = collect(artifacts, lambda artifact: _effects(artifact, factor))
+    panels = [
+        *_charts(built, "log-det", title="Log-determinant", axis=f"log|det| / d ({unit})"),
+        *_charts(built, "change", title="Left out", axis=f"rise of −log p ({unit})"),
+        *_charts(built, "size", title="Size", axis="|g(x)| / |x|"),
+    ]
+    roles = formatting.in_order((_role(kind) for _, own in built for kind in own.kinds), formatting.MIXERS)
+    words = {"convolution": "Convolution", "other": "Other"}
+    keys = tuple(Key(role=role, label=words.get(role, formatting.kind(role))) for role in roles)
+    return Part(anchor="blocks", panels=tuple(panels), keys=keys, left_out=left_out)
 
 
-def _effects(artifact: Artifact) -> dict[str, Array]:
+def _effects(artifact: Artifact, factor: float) -> _Effects:
     names = ("block_kinds", "block_log_det", "block_size", "block_change", "block_change_error")
-    arrays = artifact.take(*names)
-    same_length(*arrays)
-    return dict(zip(names, arrays, strict=True))
+    kinds, log_det, size, change, error = artifact.take(*names)
+    same_length(kinds, log_det, size, change, error)
+    change_and_error = (factor * change, factor * error)
+    quantities = {"log-det": (factor * log_det, None), "change": change_and_error, "size": (size, None)}
+    return _Effects(kinds=kinds, quantities=quantities)
 
 
-def _charts(measurement: _Measurement, built: Sequence[tuple[Artifact, dict[str, Array]]]) -> list[Panel]:
-    """Return one chart for each variant, none where nothing was measured.
+def _charts(built: Sequence[tuple[Artifact, _Effects]], quantity: str, *, title: str, axis: str) -> Iterator[Panel]:
+    """One chart for each variant, none where nothing was measured.
 
     Certified ones share their axis; what diverges in another has an axis of its own.
     """
-    shared = [arrays for artifact, arrays in built if artifact.recipe == "certified"]
-    limits = common_limits([end for arrays in shared for end in measurement.ends(arrays)])
-    panels = []
-    for artifact, arrays in built:
-        heights = measurement.of(arrays)
+    shared = [own for artifact, own in built if artifact.recipe == "certified"]
+    limits = common_limits([end for own in shared for end in own.ends(quantity)])
+    for artifact, own in built:
+        heights, errors = own.quantities[quantity]
         if np.isfinite(heights).any():
-            bars = Bars(
-                values=heights,
-                errors=measurement.errors(arrays),
-                roles=[_role(str(kind)) for kind in arrays["block_kinds"]],
-                name=f"block-{measurement.name}-{artifact.attention}-{artifact.recipe}",
-                description=f"{measurement.title.lower()} of each residual block of {artifact.label}",
+            chart = Chart(
+                name=f"block-{quantity}-{artifact.attention}-{artifact.recipe}",
+                description=f"{title.lower()} of each residual block of {artifact.label}",
                 x_label="residual block, in order",
-                y_label=measurement.axis,
+                y_label=axis,
                 y_limits=limits if artifact.recipe == "certified" else None,
+                size=(3.7, 2.7),
             )
-            panels.append(Panel(title=f"{measurement.title}: {artifact.label}", svg=bar_chart(bars)))
-    return panels
+            svg = bar_chart(heights, chart, roles=[_role(kind) for kind in own.kinds], errors=errors)
+            yield Panel(title=f"{title}: {artifact.label}", svg=svg)
 
 
 def _role(kind: str) -> str:
     """Return the colour of a block from its description, such as ``dot_product attention``."""
-    name = kind.split()[0]
+    name = str(kind).split()[0]
     return name if name in formatting.MIXERS else "other"
-
-
-def _keys(built: Sequence[tuple[Artifact, dict[str, Array]]]) -> tuple[Key, ...]:
-    kinds = [str(kind) for _, arrays in built for kind in arrays["block_kinds"]]
-    roles = formatting.in_order((_role(kind) for kind in kinds), formatting.MIXERS)
-    words = {"convolution": "Convolution", "other": "Other"}
-    return tuple(Key(role=role, label=words.get(role, formatting.kind(role))) for role in roles)
 
 
 def receptive_fields(artifacts: Sequence[Artifact]) -> Part:
@@ -119,17 +100,13 @@ def receptive_fields(artifacts: Sequence[Artifact]) -> Part:
         widest = max(len(row.cells) for row in rows)
         heads = tuple(_FIELDS.values())[:widest]
         strips = (Strip(title="Around the middle place", rows=rows, heads=heads),)
-    ticks = tuple((100.0 * step / _DECADES, _tick(step - _DECADES)) for step in range(_DECADES + 1))
+    ticks = tuple((100.0 * step / _DECADES, formatting.power_of_ten(step - _DECADES)) for step in range(_DECADES + 1))
     scale = Scale(
         gradient=pictures.gradient(pictures.ERROR_MAP),
         ticks=ticks,
         title="|∂zᵢ/∂xⱼ| as a share of its largest value",
     )
     return Part(anchor="fields", strips=strips, scale=scale if rows else None, left_out=left_out)
-
-
-def _tick(exponent: int) -> str:
-    return "1" if exponent == 0 else f"10⁻{'⁰¹²³⁴'[-exponent]}"
 
 
 def _field_row(artifact: Artifact) -> Row:
@@ -245,11 +222,8 @@ def own_walks(artifact: Artifact) -> Part:
 
 
 def _walk(artifact: Artifact, images: Array, number: int, label: str) -> Row:
-    cells = tuple(
-        Cell(uri=pictures.png(image), alt=f"walk {number} of {artifact.label}, image {step}")
-        for step, image in enumerate(images, start=1)
-    )
-    return Row(label=label, kind=artifact.attention, cells=cells)
+    name = artifact.label
+    return pictures.row(label, images, lambda step: f"walk {number} of {name}, image {step}", kind=artifact.attention)
 
 
 def _short(artifact: Artifact) -> str:
@@ -269,16 +243,13 @@ def _neighbours(artifact: Artifact) -> Strip:
     same_length(samples, images, distances)
     if images.shape[:2] != distances.shape:
         raise MissingPartError("the stored arrays do not fit together")
-    own = tuple(
-        Cell(uri=pictures.png(image), alt=f"sample {number} of {artifact.label}")
-        for number, image in enumerate(samples, start=1)
-    )
-    rows = [Row(label="Sample", kind=artifact.attention, cells=own)]
+    name = artifact.label
+    rows = [pictures.row("Sample", samples, lambda number: f"sample {number} of {name}", kind=artifact.attention)]
     for rank in range(images.shape[1]):
         cells = tuple(
             Cell(
                 uri=pictures.png(image),
-                alt=f"training image {rank + 1} nearest to sample {number} of {artifact.label}",
+                alt=f"training image {rank + 1} nearest to sample {number} of {name}",
                 caption=_distance(float(distance)),
             )
             for number, (image, distance) in enumerate(zip(images[:, rank], distances[:, rank], strict=True), start=1)

@@ -61,30 +61,10 @@ def subject_of(record: DensityRecord) -> Subject:
 _SMOOTHING = 10
 
 
-@dataclass(frozen=True, kw_only=True)
-class DensityRow:
-    """One line of the table; every field is ready to print."""
-
-    kind: str
-    label: str
-    seed: str
-    value: str
-    error: str
-    median: str
-    outliers: str
-    inverse: str
-    radius: str
-    bound: str
-    parameters: str
-    seconds: str
-    refused: bool
-
-
-def table_rows(record: DensityRecord) -> list[DensityRow]:
-    """Return the table: one row for each training, in the usual order of kinds."""
-    order = formatting.in_order((kind_of(result) for result in record.results), formatting.MIXERS)
-    ordered = sorted(record.results, key=lambda result: (order.index(kind_of(result)), result.variant, result.seed))
-    return [_row(result, measure_of(record)) for result in ordered]
+def table_rows(record: DensityRecord) -> list[DensityResult]:
+    """Return the trainings in the order of the table: in the usual order of kinds."""
+    order = formatting.in_order(map(kind_of, record.results), formatting.MIXERS)
+    return sorted(record.results, key=lambda result: (order.index(kind_of(result)), result.variant, result.seed))
 
 
 def kind_of(result: DensityResult) -> str:
@@ -100,28 +80,6 @@ def recipe_of(result: DensityResult) -> str:
 def name_of(result: DensityResult) -> str:
     """Return the reader's name of a variant."""
     return formatting.variant(kind_of(result), recipe_of(result))
-
-
-def _row(result: DensityResult, measure: Measure) -> DensityRow:
-    value = measure.of(result)
-    metrics = result.metrics
-    return DensityRow(
-        kind=kind_of(result),
-        label=name_of(result),
-        seed=str(result.seed),
-        value="refused" if value is None else f"{value:.3f}",
-        error="" if metrics.standard_error is None else f"{metrics.standard_error:.3f}",
-        median=f"{metrics.median:.3f}" if np.isfinite(metrics.median) else "not finite",
-        outliers=formatting.count(metrics.outliers),
-        inverse=formatting.scientific(metrics.inverse_error_max, digits=0)
-        if np.isfinite(metrics.inverse_error_max) and metrics.inverse_error_max > 0
-        else formatting.error(metrics.inverse_error_max),
-        radius=f"{metrics.spectral_radius_max:.3f}",
-        bound=formatting.certificate(result.certificate),
-        parameters=formatting.count(result.parameters),
-        seconds=formatting.duration(result.cpu_seconds),
-        refused=result.refused is not None,
-    )
 
 
 def training_curves(results: Sequence[DensityResult], measure: Measure) -> Part:
@@ -147,7 +105,7 @@ def training_curves(results: Sequence[DensityResult], measure: Measure) -> Part:
         y_limits=_limits(lines),
         size=(6.4, 3.6),
     )
-    keys = kind_keys([kind_of(result) for result in results])
+    keys = kind_keys(map(kind_of, results))
     if not lines:
         return Part(anchor="training", left_out=("No training losses were stored.",))
     return Part(anchor="training", panels=(Panel(title="All variants", svg=line_chart(lines, chart)),), keys=keys)

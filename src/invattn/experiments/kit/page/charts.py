@@ -1,9 +1,9 @@
-"""Line charts of the page: plain data in, inline SVG out."""
+"""Line and bar charts of a page: plain data in, inline SVG out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from markupsafe import Markup
@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from invattn.experiments.kit.page import formatting, svg
 from invattn.experiments.kit.page.artifacts import Array
+from invattn.experiments.kit.page.parts import Panel
 
 SMALLEST = 1e-17
 """Lower end of every logarithmic axis: an exact zero is drawn there."""
@@ -46,7 +47,8 @@ class Chart:
         x_label: Label of the horizontal axis.
         y_label: Label of the vertical axis.
         log_x: Whether the horizontal axis is logarithmic.
-        log_y: Whether the vertical axis is logarithmic.
+        log_y: Whether the vertical axis is logarithmic; None: if the values span more than a decade, as after a spike
+            in training, since a linear axis would flatten all but the largest.
         x_limits: Ends of the horizontal axis; None lets the data decide.
         y_limits: Ends of the vertical axis; None lets the data decide.
         threshold: A vertical line here, with its label; None for no line.
@@ -59,7 +61,7 @@ class Chart:
     x_label: str
     y_label: str
     log_x: bool = False
-    log_y: bool = False
+    log_y: bool | None = False
     x_limits: tuple[float, float] | None = None
     y_limits: tuple[float, float] | None = None
     threshold: tuple[float, str] | None = None
@@ -69,6 +71,8 @@ class Chart:
 
 def line_chart(lines: Sequence[Line], chart: Chart) -> Markup:
     """Draw a chart; values that are not finite interrupt a line."""
+    if chart.log_y is None:
+        chart = replace(chart, log_y=_spans_decades(lines))
 
     def paint(axes: Axes) -> None:
         for line in lines:
@@ -78,6 +82,33 @@ def line_chart(lines: Sequence[Line], chart: Chart) -> Markup:
             _mark(axes, *chart.threshold)
 
     return svg.draw(paint, name=chart.name, description=chart.description, size=chart.size)
+
+
+def recipe_charts(built: Sequence[tuple[str, Sequence[Line]]], chart: Chart) -> tuple[Panel, ...]:
+    """Draw one chart for each recipe, in the usual order.
+
+    Args:
+        built: A recipe and lines of it, any number of times.
+        chart: What all of them look like; name and description are completed by the recipe.
+    """
+    panels = []
+    for recipe in formatting.in_order((name for name, _ in built), formatting.RECIPES):
+        title = formatting.recipe(recipe)
+        own = replace(chart, name=f"{chart.name}-{recipe}", description=f"{title}: {chart.description}")
+        lines = [line for name, some in built if name == recipe for line in some]
+        panels.append(Panel(title=title, svg=line_chart(lines, own)))
+    return tuple(panels)
+
+
+def _spans_decades(lines: Sequence[Line]) -> bool:
+    values = _finite([line.y for line in lines])
+    return bool(values.size and values.min() > 0 and values.max() > 10 * values.min())
+
+
+def _finite(arrays: Sequence[Array]) -> Array:
+    values = np.concatenate([np.ravel(np.asarray(array, dtype=np.float64)) for array in arrays] or [np.zeros(0)])
+    found: Array = values[np.isfinite(values)]
+    return found
 
 
 def _paint_line(axes: Axes, line: Line, chart: Chart) -> None:
@@ -137,8 +168,8 @@ def log_limits(arrays: Sequence[Array], *, top: float = 1e6) -> tuple[float, flo
         arrays: The values that will be drawn.
         top: Larger values are cut off.
     """
-    values = np.concatenate([np.ravel(array).astype(np.float64) for array in arrays] or [np.ones(1)])
-    values = values[np.isfinite(values) & (values > 0)]
+    values = _finite(arrays)
+    values = values[values > 0] if len(arrays) else np.ones(1)
     if values.size == 0:
         return (1e-1, 1e1)
     low, high = np.clip([values.min(), values.max()], SMALLEST, top)
@@ -146,63 +177,41 @@ def log_limits(arrays: Sequence[Array], *, top: float = 1e6) -> tuple[float, flo
     return (float(10.0**first), float(10.0 ** max(last, first + 1)))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bars:
-    """One bar chart.
+def bar_chart(heights: Array, chart: Chart, *, roles: Sequence[str], errors: Array | None = None) -> Markup:
+    """Draw bars from zero, numbered from 1.
 
-    Attributes:
-        values: Heights, shape (n,); what is not finite has no bar.
+    Args:
+        heights: Shape (n,); what is not finite has no bar.
+        chart: Its name, description, labels, size and the ends of its vertical axis; None lets the values decide.
         roles: The page's colour variable of each bar.
         errors: Half the length of a whisker on each bar, shape (n,); None for none.
-        name: Unique on the page.
-        description: What it shows, in a sentence.
-        x_label: Label of the horizontal axis, on which the bars are numbered from 1.
-        y_label: Label of the vertical axis.
-        y_limits: Ends of the vertical axis; None lets the values decide.
     """
 
-    values: Array
-    roles: Sequence[str]
-    errors: Array | None = None
-    name: str
-    description: str
-    x_label: str
-    y_label: str
-    y_limits: tuple[float, float] | None = None
-
-
-def bar_chart(bars: Bars, *, size: tuple[float, float] = (3.7, 2.7)) -> Markup:
-    """Draw bars from zero, numbered from 1."""
-
     def paint(axes: Axes) -> None:
-        values = np.asarray(bars.values, dtype=np.float64)
+        values = np.asarray(heights, dtype=np.float64)
         finite = np.isfinite(values)
-        places = np.arange(1, len(values) + 1)
-        colours = [svg.colour(role) for role, shown in zip(bars.roles, finite, strict=True) if shown]
-        axes.bar(places[finite], values[finite], width=0.7, color=colours)
-        if bars.errors is not None and finite.any():
-            whiskers = np.nan_to_num(np.asarray(bars.errors, dtype=np.float64)[finite])
-            axes.errorbar(
-                places[finite], values[finite], whiskers, fmt="none", ecolor=svg.colour("ink"), elinewidth=1, capsize=2
-            )
+        places = np.arange(1, len(values) + 1)[finite]
+        colours = [svg.colour(role) for role, shown in zip(roles, finite, strict=True) if shown]
+        axes.bar(places, values[finite], width=0.7, color=colours)
+        if errors is not None and finite.any():
+            whiskers = np.nan_to_num(np.asarray(errors, dtype=np.float64)[finite])
+            ink = svg.colour("ink")
+            axes.errorbar(places, values[finite], whiskers, fmt="none", ecolor=ink, elinewidth=1, capsize=2)
         axes.axhline(0.0, color=svg.colour("muted"), linewidth=0.8)
-        axes.set_xlabel(bars.x_label)
-        axes.set_ylabel(bars.y_label)
-        axes.set_xlim(0.3, len(values) + 0.7)
-        if bars.y_limits is not None:
-            axes.set_ylim(*bars.y_limits)
+        axes.set(xlabel=chart.x_label, ylabel=chart.y_label, xlim=(0.3, len(values) + 0.7))
+        if chart.y_limits is not None:
+            axes.set_ylim(*chart.y_limits)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
         axes.grid(False, axis="x")
 
-    return svg.draw(paint, name=bars.name, description=bars.description, size=size)
+    return svg.draw(paint, name=chart.name, description=chart.description, size=chart.size)
 
 
 def common_limits(arrays: Sequence[Array]) -> tuple[float, float]:
     """Return limits that hold zero and every finite value, with a little room, for charts that are compared."""
-    values = np.concatenate([np.ravel(np.asarray(array, dtype=np.float64)) for array in arrays] or [np.zeros(1)])
-    values = np.append(values[np.isfinite(values)], 0.0)
+    values = np.append(_finite(arrays), 0.0)
     low, high = float(values.min()), float(values.max())
     room = 0.08 * max(high - low, 1e-9)
     return (low - room if low < 0 else 0.0), (high + room if high > 0 else 0.0 if low < 0 else room)

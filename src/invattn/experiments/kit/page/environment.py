@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from invattn._files import atomic_write
+from invattn._kinds import KINDS
 from invattn.experiments.kit.page import formatting, svg
 from invattn.experiments.kit.page.parts import Part
 
@@ -38,7 +39,9 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.filters["variable"] = svg.variable
+    environment.globals["formatting"] = formatting
     shared: dict[str, Any] = {
+        "kind_colours": {name: kind.colour for name, kind in KINDS.items()},
         "headline": (),
         "tiles": (),
         "record": record,

@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from invattn import _kinds
+
 MISSING = "–"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -46,9 +48,14 @@ def error(value: float | None, *, digits: int = 3, plain: bool = False) -> str:
     return scientific(value, digits=digits, plain=plain)
 
 
-def similarity(value: float | None) -> str:
-    """Return an SSIM with three decimals, as in the paper."""
-    return MISSING if value is None or not math.isfinite(value) else f"{value:.3f}"
+def decimals(value: float | None, *, missing: str = MISSING) -> str:
+    """Return a number with three decimals, as the paper prints SSIM; ``missing`` for None or what is not finite."""
+    return missing if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def magnitude(value: float) -> str:
+    """Return an error of which only the order matters, such as ``2×10⁻⁶``; what is not finite gives a dash."""
+    return scientific(value, digits=0) if math.isfinite(value) and value > 0 else error(value)
 
 
 def share(value: float | None, *, decimals: int = 3) -> str:
@@ -108,13 +115,7 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-KINDS = {
-    "gaussian": "Gaussian",
-    "embedded_gaussian": "Embedded Gaussian",
-    "dot_product": "Dot-product",
-    "concatenation": "Concatenation",
-    "pointwise": "Pointwise (control)",
-}
+KINDS = {name: kind.label for name, kind in _kinds.KINDS.items()} | {"pointwise": "Pointwise (control)"}
 
 MIXERS = KINDS | {
     "uniform": "Uniform pooling (control)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -99,7 +100,7 @@ class Part:
     left_out: tuple[str, ...] = ()
 
 
-def kind_keys(names: list[str]) -> tuple[Key, ...]:
+def kind_keys(names: Iterable[str]) -> tuple[Key, ...]:
     """Return the legend of the attention kinds, in the usual order."""
     return tuple(Key(role=name, label=formatting.kind(name)) for name in formatting.in_order(names, formatting.MIXERS))
 

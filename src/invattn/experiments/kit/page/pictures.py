@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import matplotlib
 import numpy as np
@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from invattn.experiments.kit.page.artifacts import Array
-from invattn.experiments.kit.page.parts import Panel
+from invattn.experiments.kit.page.parts import Cell, Panel, Row
 
 ERROR_MAP = "inferno"
 ATTENTION_MAP = "viridis"
@@ -28,6 +28,19 @@ def png(image: Array) -> str:
         image: uint8, shape (H, W, 3).
     """
     return address(_file(Image.fromarray(np.ascontiguousarray(image))))
+
+
+def row(label: str, images: Iterable[Array], alt: Callable[[int], str], *, kind: str = "") -> Row:
+    """Return a row of images as they are.
+
+    Args:
+        label: Of the row.
+        images: uint8, shape (H, W, 3) each.
+        alt: Returns what an image shows from its number, the first being 1.
+        kind: The attention kind of the row; empty for none.
+    """
+    cells = tuple(Cell(uri=png(image), alt=alt(number)) for number, image in enumerate(images, start=1))
+    return Row(label=label, kind=kind, cells=cells)
 
 
 def log_heat(values: Array, *, low: float, high: float) -> str:

@@ -12,10 +12,12 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from invattn._kinds import KINDS
+
 # Stand-ins drawn by matplotlib and replaced by the page's variables afterwards: a figure then follows the page's theme.
 _ROLES = (
     *("ink", "muted", "grid", "warn"),
-    *("gaussian", "embedded_gaussian", "dot_product", "concatenation", "pointwise", "convolution", "other"),
+    *(*KINDS, "pointwise", "convolution", "other"),
     *("step1", "step2", "step3", "step4"),
 )
 _STAND_INS = {name: f"#0101{index:02x}" for index, name in enumerate(_ROLES, start=16)}

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 from torch import nn
 
-from invattn.experiments.kit.options import Count, Mark, Positive, Whole, check_options, number_from, one_of
+from invattn.experiments.kit.options import Count, Mark, Positive, check_options, number_from, one_of
 from invattn.experiments.kit.training.machines import ACCELERATORS, Machines
 
 TRAINER_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
@@ -49,7 +49,7 @@ class Optimisation:
     batch_size: Count = 64
     optimizer: Annotated[str, one_of(("adam", "adamax"), what="optimizer")] = "adam"
     lr: Annotated[Positive, "RATE"] = 5e-3
-    warm_up: Whole = 20
+    warm_up: int = 20
     clip: Annotated[Positive, "NORM"] = 1.0
     averaging: Annotated[float, number_from(0.0, 1.0), "D"] = 0.98
 
@@ -112,7 +112,7 @@ class SharedTraining:
 
     precision: Annotated[str, one_of(PRECISIONS, what="precision")] = "fp32"
     repeats: Annotated[Count, Mark.NOT_OF_A_CELL] = 1
-    seed: Whole = 0
+    seed: int = 0
     checkpoint_minutes: CheckpointMinutes = 0.5
     accelerator: Annotated[str, one_of(ACCELERATORS, what="accelerator"), Mark.NOT_OF_A_CELL] = "auto"
     devices: Annotated[Count, Mark.NOT_OF_A_CELL] = 1
@@ -135,4 +135,4 @@ class TrainingOptions(Optimisation, SharedTraining):
 
     epochs: Annotated[Count, Mark.UNSTORED] = 0
     max_minutes: Annotated[Positive, "M", Mark.UNSTORED] = 0.0
-    log_every: Annotated[Whole, Mark.UNSTORED] = 100
+    log_every: Annotated[int, Mark.UNSTORED] = 100

@@ -8,7 +8,7 @@ from invattn.experiments.kit.page import formatting
 from invattn.experiments.kit.page.artifacts import Artifact
 from invattn.experiments.kit.page.environment import render_page, write_page
 from invattn.experiments.kit.page.parts import Part
-from invattn.experiments.reconstruction.page import diagrams, panels, strips, summary, tables
+from invattn.experiments.reconstruction.page import panels, strips, summary, tables
 from invattn.experiments.reconstruction.record import ReconstructionRecord, read_record
 
 
@@ -44,12 +44,11 @@ def render(record: ReconstructionRecord, *, folder: Path) -> str:
         headline=summary.headline(record),
         tiles=summary.tiles(record),
         groups=tables.groups(record),
+        published_cells=tables.published_cells,
         remarks=tables.remarks(record),
         published=tables.has_published(record),
         context_datasets=headers,
         context_rows=context_rows,
-        plain_block=diagrams.plain_block(),
-        certified_block=diagrams.certified_block(),
         glossary={formatting.recipe(name): formatting.GLOSSARY[name] for name in explained},
     )
 

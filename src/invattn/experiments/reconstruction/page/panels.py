@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from invattn.experiments.kit.page import formatting
 from invattn.experiments.kit.page.artifacts import Array, Artifact, MissingPartError, collect, same_length
-from invattn.experiments.kit.page.charts import SMALLEST, Chart, Line, line_chart, log_limits
+from invattn.experiments.kit.page.charts import SMALLEST, Chart, Line, line_chart, log_limits, recipe_charts
 from invattn.experiments.kit.page.parts import Key, Panel, Part, kind_keys
 from invattn.experiments.reconstruction.page.strips import FAILURE
 from invattn.experiments.reconstruction.record import ReconstructionResult
 
 
-def _by_recipe(built: Sequence[tuple[Artifact, list[Line]]]) -> list[tuple[str, list[Line]]]:
-    """Gather the lines of each recipe."""
-    order = formatting.in_order((artifact.recipe for artifact, _ in built), formatting.RECIPES)
-    return [(name, [line for artifact, lines in built if artifact.recipe == name for line in lines]) for name in order]
+def _by_recipe(
+    anchor: str, built: Sequence[tuple[Artifact, list[Line]]], chart: Chart, left_out: tuple[str, ...]
+) -> Part:
+    """A part with one chart for each recipe, and a line or more in it for each attention kind."""
+    return Part(
+        anchor=anchor,
+        panels=recipe_charts([(artifact.recipe, lines) for artifact, lines in built], chart),
+        keys=kind_keys(artifact.attention for artifact, _ in built),
+        left_out=left_out,
+    )
 
 
 def residuals(artifacts: Sequence[Artifact]) -> Part:
@@ -32,26 +38,17 @@ def residuals(artifacts: Sequence[Artifact]) -> Part:
         ]
 
     built, left_out = collect(artifacts, build)
-    limits = log_limits([line.y for _, lines in built for line in lines])
-    panels = []
-    for recipe, lines in _by_recipe(built):
-        name = formatting.recipe(recipe)
-        chart = Chart(
-            name=f"residual-{recipe}",
-            description=f"{name}: residual of the fixed-point iteration against its steps, for each attention kind",
-            x_label="fixed-point steps",
-            y_label="residual |x + g(x) − z|",
-            log_y=True,
-            y_limits=limits,
-        )
-        panels.append(Panel(title=name, svg=line_chart(lines, chart)))
-    dashes = (Key(role="muted", label="median image"), Key(role="muted", label="worst image", dashed=True))
-    return Part(
-        anchor="residuals",
-        panels=tuple(panels),
-        keys=(*kind_keys([artifact.attention for artifact, _ in built]), *dashes) if built else (),
-        left_out=left_out,
+    chart = Chart(
+        name="residual",
+        description="residual of the fixed-point iteration against its steps, for each attention kind",
+        x_label="fixed-point steps",
+        y_label="residual |x + g(x) − z|",
+        log_y=True,
+        y_limits=log_limits([line.y for _, lines in built for line in lines]),
     )
+    part = _by_recipe("residuals", built, chart, left_out)
+    dashes = (Key(role="muted", label="median image"), Key(role="muted", label="worst image", dashed=True))
+    return replace(part, keys=(*part.keys, *dashes)) if built else part
 
 
 def lipschitz_curves(artifacts: Sequence[Artifact]) -> Part:
@@ -92,27 +89,18 @@ def distributions(artifacts: Sequence[Artifact]) -> Part:
     """Share of test images up to each error, one chart for each recipe."""
     found, left_out = collect(artifacts, lambda artifact: artifact.take("all_mse")[0])
     low, high = log_limits([mse for _, mse in found] + [np.array([FAILURE, 100.0])], top=1e9)
-    built = [(artifact, [_distribution(artifact, mse, low, high)]) for artifact, mse in found]
-    panels = []
-    for recipe, lines in _by_recipe(built):
-        name = formatting.recipe(recipe)
-        chart = Chart(
-            name=f"distribution-{recipe}",
-            description=f"{name}: share of test images up to each mean squared error, for each attention kind",
-            x_label="MSE of an image (0–255 scale)",
-            y_label="share of test images",
-            log_x=True,
-            x_limits=(low, high),
-            y_limits=(-0.02, 1.03),
-            threshold=(FAILURE, "V-score: MSE < 10"),
-        )
-        panels.append(Panel(title=name, svg=line_chart(lines, chart)))
-    return Part(
-        anchor="distribution",
-        panels=tuple(panels),
-        keys=kind_keys([artifact.attention for artifact, _ in found]),
-        left_out=left_out,
+    chart = Chart(
+        name="distribution",
+        description="share of test images up to each mean squared error, for each attention kind",
+        x_label="MSE of an image (0–255 scale)",
+        y_label="share of test images",
+        log_x=True,
+        x_limits=(low, high),
+        y_limits=(-0.02, 1.03),
+        threshold=(FAILURE, "V-score: MSE < 10"),
     )
+    built = [(artifact, [_distribution(artifact, mse, low, high)]) for artifact, mse in found]
+    return _by_recipe("distribution", built, chart, left_out)
 
 
 def _distribution(artifact: Artifact, mse: Array, low: float, high: float) -> Line:
@@ -122,13 +110,6 @@ def _distribution(artifact: Artifact, mse: Array, low: float, high: float) -> Li
     shares = np.arange(1, len(finite) + 1) / len(mse)
     y = np.concatenate([[0.0], shares, shares[-1:] if len(finite) else [0.0]])
     return Line(x=x, y=y, role=artifact.attention, steps=True)
-
-
-def _spans_decades(lines: Sequence[Line]) -> bool:
-    """Whether a linear axis would flatten all but the largest values, as after a spike in training."""
-    values = np.concatenate([np.asarray(line.y, dtype=np.float64) for line in lines])
-    values = values[np.isfinite(values)]
-    return bool(values.size and values.min() > 0 and values.max() > 10 * values.min())
 
 
 def losses(artifacts: Sequence[Artifact], results: Sequence[ReconstructionResult]) -> Part:
@@ -144,21 +125,12 @@ def losses(artifacts: Sequence[Artifact], results: Sequence[ReconstructionResult
             for rank, loss in enumerate(repeats)
         ]
 
-    built, left_out = collect(artifacts, build)
-    panels = []
-    for recipe, lines in _by_recipe(built):
-        name = formatting.recipe(recipe)
-        chart = Chart(
-            name=f"loss-{recipe}",
-            description=f"{name}: training loss after each epoch, for each attention kind",
-            x_label="epoch",
-            y_label="training loss",
-            log_y=_spans_decades(lines),
-        )
-        panels.append(Panel(title=name, svg=line_chart(lines, chart)))
-    return Part(
-        anchor="training",
-        panels=tuple(panels),
-        keys=kind_keys([artifact.attention for artifact, _ in built]),
-        left_out=left_out,
+    chart = Chart(
+        name="loss",
+        description="training loss after each epoch, for each attention kind",
+        x_label="epoch",
+        y_label="training loss",
+        log_y=None,
     )
+    built, left_out = collect(artifacts, build)
+    return _by_recipe("training", built, chart, left_out)

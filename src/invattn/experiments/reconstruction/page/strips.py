@@ -32,13 +32,7 @@ def _group(built: Sequence[tuple[Artifact, tuple[Array, Row]]]) -> list[Strip]:
             if artifact.recipe == recipe:
                 groups.setdefault(originals.tobytes(), (originals, []))[1].append(row)
         for originals, rows in groups.values():
-            first = Row(
-                label="Original",
-                cells=tuple(
-                    Cell(uri=pictures.png(image), alt=f"original test image {number}")
-                    for number, image in enumerate(originals, start=1)
-                ),
-            )
+            first = pictures.row("Original", originals, lambda number: f"original test image {number}")
             pixels = max(originals.shape[1:3]) <= _SMALL
             strips.append(Strip(title=formatting.recipe(recipe), rows=(first, *rows), pixels=pixels))
     return strips

@@ -14,31 +14,12 @@ PAPER_DATASETS = ("cifar10", "svhn", "celeba")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableRow:
-    """One attention kind; every field is ready to print, and those of the paper are None where it has none."""
-
-    kind: str
-    label: str
-    mse: str
-    spread: str
-    ssim: str
-    v_score: str
-    paper: tuple[str, str, str] | None
-    mse_max: str
-    converged: str
-    evaluations: str
-    bound: str
-    seconds: str
-    lost: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class TableGroup:
-    """The rows of one recipe on one data set."""
+    """The results of one recipe on one data set, one for each attention kind."""
 
     title: str
     detail: str
-    rows: tuple[TableRow, ...]
+    results: Sequence[ReconstructionResult]
 
 
 def groups(record: ReconstructionRecord) -> list[TableGroup]:
@@ -52,7 +33,7 @@ def groups(record: ReconstructionRecord) -> list[TableGroup]:
             TableGroup(
                 title=formatting.recipe(recipe),
                 detail=f"{formatting.dataset(dataset)}, {formatting.size(size)}, {_amount(results)}",
-                rows=tuple(_row(result) for result in in_kind_order(results)),
+                results=in_kind_order(results),
             )
         )
     return found
@@ -75,25 +56,6 @@ def _span(values: Sequence[int], noun: str) -> str:
     return f"{numbers} {noun}{'' if high == 1 else 's'}"
 
 
-def _row(result: ReconstructionResult) -> TableRow:
-    metrics, paper = result.metrics, result.paper
-    return TableRow(
-        kind=result.attention,
-        label=formatting.kind(result.attention),
-        mse=formatting.error(metrics.mse, digits=2),
-        spread=formatting.error(metrics.mse_std, digits=1) if result.repeats > 1 else "",
-        ssim=formatting.similarity(metrics.ssim),
-        v_score=formatting.share(metrics.v_score),
-        paper=None if paper is None else published_cells(paper),
-        mse_max=formatting.error(metrics.mse_max, digits=2),
-        converged=formatting.share(metrics.converged, decimals=1),
-        evaluations=formatting.mean_and_most(metrics.evaluations_mean, metrics.evaluations_max),
-        bound=formatting.certificate(result.certificate),
-        seconds=" / ".join(formatting.duration(result.seconds.get(name)) for name in ("train", "test")),
-        lost=not metrics.v_score >= 1.0,
-    )
-
-
 def remarks(record: ReconstructionRecord) -> list[str]:
     """Return what a reader of the table must know about single cells: lost pixels, trainings that broke off."""
     found = []
@@ -114,7 +76,7 @@ def remarks(record: ReconstructionRecord) -> list[str]:
 def published_cells(paper: Mapping[str, Any], *, plain: bool = False) -> tuple[str, str, str]:
     """Return the published MSE, SSIM and V-score as printed in the paper."""
     mse, ssim, v_score = (paper.get(key) for key in ("mse", "ssim", "v_score"))
-    return formatting.error(mse, plain=plain), formatting.similarity(ssim), formatting.share(v_score)
+    return formatting.error(mse, plain=plain), formatting.decimals(ssim), formatting.share(v_score)
 
 
 def has_published(record: ReconstructionRecord) -> bool:

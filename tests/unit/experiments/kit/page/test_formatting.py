@@ -75,7 +75,7 @@ def test_a_printed_bound_still_bounds(value: float) -> None:
 
 
 def test_other_numbers() -> None:
-    assert formatting.similarity(0.98765) == "0.988"
+    assert formatting.decimals(0.98765) == "0.988"
     assert formatting.mean_and_most(8.24, 11) == "8.2 / 11"
     assert formatting.mean_and_most(math.nan, None) == "– / –"
     assert formatting.count(12345) == "12,345"
