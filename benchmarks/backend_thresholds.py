@@ -27,7 +27,7 @@ from torch import Tensor
 
 import invattn
 from invattn._files import atomic_write, read_json, write_json
-from invattn.experiments.kit.run import source_hash
+from invattn.experiments.kit.sources import source_hash
 from invattn.functional import BACKENDS, Response, attend, get_kernel, response_weights
 from invattn.functional.dispatch import check_backend
 
@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     rows = []
     settings = {"repeats": options.repeats, "operations": list(options.operations)}
-    settings |= {"code": source_hash(), "torch": torch.__version__}
+    settings |= {"code": source_hash("invattn.functional"), "torch": torch.__version__}
     options.output.mkdir(parents=True, exist_ok=True)
     for form in options.forms:
         for size in options.sizes:

@@ -26,7 +26,7 @@ from invattn._files import atomic_write, write_json
 from invattn.experiments.camouflage.config import CamouflageConfig
 from invattn.experiments.camouflage.network import CamouflageNetwork
 from invattn.experiments.camouflage.training import PeakMemory
-from invattn.experiments.kit.run import source_hash
+from invattn.experiments.kit.sources import source_hash
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 
@@ -99,7 +99,7 @@ def measure_all(output: Path, options: argparse.Namespace) -> list[Row]:
     """Measure every network that is not in ``steps.json`` yet, each in its own process."""
     path = output / "steps.json"
     settings = {name: getattr(options, name) for name in ("side", "backbone", "steps", "threads")}
-    settings |= {"code": source_hash(), "torch": torch.__version__}
+    settings |= {"code": source_hash("invattn.experiments.camouflage.training"), "torch": torch.__version__}
     kept = json.loads(path.read_text()) if path.exists() else {}
     rows = kept["rows"] if kept.get("settings") == settings else []
     for attention, recipe in variants():

@@ -23,7 +23,7 @@ from invattn.experiments.density.data import DensityData
 from invattn.experiments.density.likelihood import count_outliers, inverse_errors
 from invattn.experiments.density.run import open_data
 from invattn.experiments.density.training import started_flow
-from invattn.experiments.kit.run import source_hash
+from invattn.experiments.kit.sources import source_hash
 from invattn.experiments.kit.training.machines import ALONE
 from invattn.flows import StandardNormal
 from invattn.hub.certificate import hash_json
@@ -93,7 +93,7 @@ def run_peer(name: str, front: str, config: DensityConfig, *, folder: Path) -> d
 
 def fitted_front(config: DensityConfig, data: DensityData) -> Composed:
     """Return the parts of our flow before its first residual block, fitted to the training images."""
-    cell = DensityCell(config, data, "none", "certified", 0)
+    cell = DensityCell(config=config, data=data, attention="none", recipe="certified", repeat=0)
     bijection = started_flow(cell, ALONE).bijection
     return Composed(takewhile(lambda part: not _holds_a_block(part), bijection.parts())).requires_grad_(False)
 
@@ -123,7 +123,8 @@ def _kept(
 ) -> dict[str, Any]:
     """Return what a file keeps of a cell, or measure it and keep it."""
     own = [Path(module).read_text() for module in (__file__, density_peers.__file__)]
-    key = hash_json(config.settings() | {"code": source_hash(), "own": own, "torch": torch.__version__, "row": row})
+    code = {"code": source_hash(DensityCell.code), "own": own, "torch": torch.__version__}
+    key = hash_json(config.settings() | code | {"row": row})
     if file.exists() and (kept := read_json(file)).get("key") == key:
         return dict(kept)
     result = {"key": key, "row": row, "title": title, "seed": config.seed} | measure()

@@ -29,16 +29,16 @@ from torch import Tensor
 import invattn
 from invattn import diagnosis
 from invattn._files import atomic_write, read_json, write_json
+from invattn.experiments.kit.data.dequantise import DequantisedImages
 from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import ImageData, load_reconstruction_data
 from invattn.experiments.kit.page import formatting
 from invattn.experiments.kit.progress import Progress
-from invattn.experiments.kit.run import hash_sources, source_hash
+from invattn.experiments.kit.sources import source_hash
 from invattn.experiments.kit.terminal import progress_for
 from invattn.experiments.kit.training.loader import derive_seed
 from invattn.experiments.reconstruction.config import Variant
 from invattn.experiments.reconstruction.run import ReconstructionConfig, run_variants
-from invattn.experiments.reconstruction.training import Workload
 from invattn.functional import squeeze
 from invattn.hub import load_model
 from invattn.hub.certificate import hash_json
@@ -111,7 +111,7 @@ def cell_key(row: Row, options: argparse.Namespace, fingerprint: str) -> str:
             "settings": config.settings(),
             "spectrum": [options.spectrum_images, SPECTRUM_STEPS],
             "data": fingerprint,
-            "code": [source_hash(), hash_sources(Path(diagnosis.__file__).parent)],
+            "code": source_hash("invattn.experiments.reconstruction.run"),
             "torch": torch.__version__,
         }
     )
@@ -164,7 +164,7 @@ def spectral_radii(
     """
     loaded = load_model(model_folder)
     block = copy.deepcopy(loaded.config.block_of(loaded.model)).double()
-    images = Workload(config=config, train=data.train, test=data.test, batch_size=1).test_images()
+    images = DequantisedImages(data.test, seed=derive_seed(config.seed, "test noise"))
     count = min(options.spectrum_images, len(images))
     numbers = torch.arange(count) * len(images) // count
     generator = torch.Generator().manual_seed(derive_seed(options.seed, "spectrum"))

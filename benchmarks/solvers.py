@@ -27,12 +27,13 @@ from torch import Tensor
 import invattn
 from invattn._files import atomic_write, write_json
 from invattn.branches import Branch
+from invattn.experiments.kit.data.dequantise import DequantisedImages
 from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import load_reconstruction_data
 from invattn.experiments.kit.page import formatting
 from invattn.experiments.kit.terminal import progress_for
+from invattn.experiments.kit.training.loader import derive_seed
 from invattn.experiments.reconstruction.run import ReconstructionConfig, run
-from invattn.experiments.reconstruction.training import Workload
 from invattn.functional import squeeze
 from invattn.hub import load_model
 from invattn.norms import token_norm
@@ -115,7 +116,7 @@ def trained_cases(options: argparse.Namespace, folder: Path) -> Iterator[Case]:
             seed=config.seed,
         )
     )
-    images = Workload(config=config, train=data.train, test=data.test, batch_size=1).test_images()
+    images = DequantisedImages(data.test, seed=derive_seed(config.seed, "test noise"))
     for recipe in config.recipe_names():
         for kind in config.attention_names():
             loaded = load_model(config.output / "model" / f"{kind}-{recipe}")

@@ -18,11 +18,12 @@ from turns import Turns
 
 from invattn.bijections import Block
 from invattn.bijections.residual import inverted_by
+from invattn.experiments.kit.data.dequantise import DequantisedImages
 from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import load_reconstruction_data
 from invattn.experiments.kit.terminal import progress_for
+from invattn.experiments.kit.training.loader import derive_seed
 from invattn.experiments.reconstruction.run import ReconstructionConfig, run
-from invattn.experiments.reconstruction.training import Workload
 from invattn.functional import Response, response_weights, squeeze
 from invattn.hub import load_model
 from invattn.solvers import Adaptive
@@ -60,7 +61,7 @@ def block_and_images(config: ReconstructionConfig, kind: str) -> tuple[Block, Te
             seed=config.seed,
         )
     )
-    images = Workload(config=config, train=data.train, test=data.test, batch_size=1).test_images()
+    images = DequantisedImages(data.test, seed=derive_seed(config.seed, "test noise"))
     loaded = load_model(config.output / "model" / f"{kind}-certified")
     x = squeeze(images(torch.arange(IMAGES)), loaded.config.squeeze)
     return loaded.config.block_of(loaded.model).eval(), x

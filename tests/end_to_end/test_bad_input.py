@@ -17,7 +17,7 @@ import scipy.io
 from PIL import Image
 
 from invattn.cli.main import main
-from invattn.experiments.reconstruction.record import read_record
+from invattn.experiments.reconstruction.record import ReconstructionRecord
 
 QUICK = ["--attention=gaussian", "--epochs=1", "--repeats=1", "--train-size=4", "--test-size=2", "--batch-size=2"]
 
@@ -148,7 +148,7 @@ def test_odd_grey_and_transparent_images_are_converted_and_it_is_said(
     folder = write_pictures(tmp_path / "pictures", size=size, mode=mode)
     options = ["--data", str(folder), "--image-size", "original", "--output", str(tmp_path / "out")]
     assert main(["reconstruct", *QUICK, *options]) == 0
-    record = read_record(tmp_path / "out" / "results.json")
+    record = ReconstructionRecord.read(tmp_path / "out" / "results.json")
     assert any(note in text for text in record.data["notes"])
     assert note in capsys.readouterr().out
 
@@ -208,6 +208,8 @@ def test_an_interrupted_training_continues_to_the_same_result(tmp_path: Path) ->
     assert not (tmp_path / "stopped" / "results.json").exists()
     assert main([*command, str(tmp_path / "stopped"), "--resume"]) == 0
     assert main([*command, str(tmp_path / "straight")]) == 0
-    continued, straight = (read_record(tmp_path / name / "results.json") for name in ("stopped", "straight"))
+    continued, straight = (
+        ReconstructionRecord.read(tmp_path / name / "results.json") for name in ("stopped", "straight")
+    )
     assert continued.results[0].metrics == straight.results[0].metrics
     assert continued.results[0].train_loss == straight.results[0].train_loss

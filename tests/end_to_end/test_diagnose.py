@@ -13,7 +13,7 @@ from PIL import Image
 from invattn.bijections import Bijection
 from invattn.cli.main import main
 from invattn.experiments.diagnosis.page.page import write_diagnosis
-from invattn.experiments.diagnosis.record import DiagnosisRecord, read_diagnosis
+from invattn.experiments.diagnosis.record import DiagnosisRecord
 from invattn.experiments.kit.progress import SilentProgress
 from invattn.experiments.reconstruction.run import ReconstructionConfig, run
 from invattn.hub import ModelConfig, save_model
@@ -59,7 +59,7 @@ def folded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_folding_block_is_caught(folded: Path) -> None:
-    record = read_diagnosis(folded / "out" / "results.json")
+    record = DiagnosisRecord.read(folded / "out" / "results.json")
     summary = record.summary()
     assert summary["images"] == len(record.images) == 8
     assert summary["det_computed"] == 8  # 192 entries an image
@@ -81,7 +81,7 @@ def test_the_stored_pairs_really_have_one_output(folded: Path) -> None:
         assert stored["pair_first"].dtype == stored["pair_second"].dtype == np.uint8
         assert len(stored["pair_index"]) == len(stored["pair_first"]) == len(stored["pair_difference"])
         assert float(stored["pair_difference"].max(axis=(1, 2)).min()) >= 2.0
-    record = read_diagnosis(folded / "out" / "results.json")
+    record = DiagnosisRecord.read(folded / "out" / "results.json")
     assert all(image.output_difference <= 1e-5 for image in record.images if image.collides)
 
 
@@ -109,7 +109,7 @@ def test_a_certified_block_is_never_flagged(tmp_path: Path, capsys: pytest.Captu
     pictures = write_pictures(tmp_path / "pictures", count=6)
     options = ["--data", str(pictures), "--image-size", "original", "--images", "2", "--output", str(tmp_path / "out")]
     assert main(["diagnose", str(tmp_path / "model"), *options]) == 0
-    record = read_diagnosis(tmp_path / "out" / "results.json")
+    record = DiagnosisRecord.read(tmp_path / "out" / "results.json")
     summary = record.summary()
     assert (summary["images"], summary["flagged"], summary["second_preimages"], summary["lost"]) == (2, 0, 0, 0)
     assert (summary["recall"], summary["precision"]) == (None, None)
@@ -194,7 +194,7 @@ def train_and_diagnose(recipe: str, *, images: int, data: Path, folder: Path) ->
     model, output = folder / recipe / "model" / f"gaussian-{recipe}", folder / f"diagnosis-{recipe}"
     options = ["--data", "cifar10", "--data-root", str(data), "--images", str(images), "--output", str(output)]
     assert main(["diagnose", str(model), *options]) == 0
-    return read_diagnosis(output / "results.json")
+    return DiagnosisRecord.read(output / "results.json")
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import torch
 from invattn import DataError
 from invattn.experiments.kit.progress import SilentProgress
 from invattn.experiments.kit.training.interruption import Interrupted
-from invattn.experiments.reconstruction.record import read_record
+from invattn.experiments.reconstruction.record import ReconstructionRecord
 from invattn.experiments.reconstruction.run import ReconstructionConfig, run
 from invattn.hub import load_model
 
@@ -25,7 +25,7 @@ def make(output: Path, **options: Any) -> ReconstructionConfig:
 def test_certified_attention_inverts_photographs_and_the_released_form_is_reported(tmp_path: Path) -> None:
     config = make(tmp_path, attention="concatenation", recipe="certified,released")
     record = run(config, SilentProgress())
-    assert read_record(tmp_path / "results.json").to_json() == record.to_json()
+    assert ReconstructionRecord.read(tmp_path / "results.json").to_json() == record.to_json()
     certified, released = record.results
     assert (certified.recipe, released.recipe) == ("certified", "released")
     assert (certified.metrics.v_score, certified.metrics.converged, certified.metrics.non_finite) == (1.0, 1.0, 0)

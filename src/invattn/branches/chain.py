@@ -1,169 +1,149 @@
-"""What chains of maps and activations have in common."""
+"""Chains of maps and activations with a proven Lipschitz bound: what those of linear maps and of convolutions share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from invattn._conditions import Condition, Conditional
+from invattn.branches.scaled import ScaledBranch, make_shift, shifted, shifts_of, split_shift
 from invattn.functional._transforms import transforms_active
-from invattn.lipschitz import Activation, Factor
+from invattn.lipschitz import Activation, Factor, LipschitzBound, make_activation, product_bound
 from invattn.lipschitz.bound import held_scale
 from invattn.logdet._linearised import Transpose
+from invattn.norms import get_norm
 
 
-def run_chain(x: Tensor, maps: Sequence[Callable[[Tensor], Tensor]], activations: Sequence[Activation]) -> Tensor:
-    """Return maps and activations by turns, applied to x; with as many of both, an activation comes first."""
-    for activation, function in _by_turns(maps, activations):
-        x = function(x if activation is None else activation(x))
-    return x
-
-
-def linearise_chain(
-    x: Tensor,
-    maps: Sequence[Callable[[Tensor], Tensor]],
-    activations: Sequence[Activation],
-    *,
-    transposes: Sequence[Callable[[Tensor], Tensor]],
-) -> tuple[Tensor, Transpose]:
-    """Return what :func:`run_chain` does, with its graph, and v -> J^T v at x without one.
-
-    The slopes of the activations are computed once, not in every product.
+class ScaledChain(ScaledBranch):
+    """g = W_n a_{n-1} ... a_1 W_1 with W_n scaled by min(1, c / (|W_1| ... |W_n| times the constants of the a_k)).
 
     Args:
-        x: The point.
-        maps: Affine maps.
-        activations: What stands between them.
-        transposes: Of the linear part of each map.
-    """
-    point, steps = x, []
-    for (activation, function), transpose in zip(_by_turns(maps, activations), transposes, strict=True):
-        steps.append((transpose, None if activation is None else activation.derivative(x.detach())))
-        x = function(x if activation is None else activation(x))
-
-    @torch.no_grad()
-    def transposed(vector: Tensor) -> Tensor:
-        for back, slope in reversed(steps):
-            vector = back(vector)
-            if slope is not None:
-                vector = vector * slope if transforms_active() else vector.mul_(slope)
-        return vector.to(point.dtype)
-
-    return x, transposed
-
-
-def _by_turns(
-    maps: Sequence[Callable[[Tensor], Tensor]], activations: Sequence[Activation]
-) -> list[tuple[Activation | None, Callable[[Tensor], Tensor]]]:
-    """Return each map with the activation before it; the first one has none where there are as many less one."""
-    before: list[Activation | None] = [None] * (len(maps) - len(activations))
-    return list(zip([*before, *activations], maps, strict=True))
-
-
-def chain_scale(norms: Sequence[Tensor], activations: Sequence[Activation], *, lipschitz: float) -> Tensor:
-    """Return the scale of the last map with which the whole chain is held at c, a float64 scalar.
-
-    Args:
-        norms: Bounds of the maps, float64 scalars.
-        activations: What stands between them.
-        lipschitz: c.
-    """
-    constants = math.prod([activation.lipschitz for activation in activations])
-    return held_scale(torch.stack(list(norms)).prod() * constants, lipschitz=lipschitz)
-
-
-def activation_factors(activations: Sequence[Activation], name: str) -> list[Factor]:
-    """Return what the activations of this name contribute to the bound of a chain."""
-    return [
-        Factor(f"activation_{i}.lipschitz", f"a_{i}", activation.lipschitz, name)
-        for i, activation in enumerate(activations, start=1)
-    ]
-
-
-class ContextShift(Conditional):
-    """U c, which is added to the biases inside a branch, before what stands after them.
-
-    For every context g is a branch with other biases: Lip(g) <= c holds as it does without. U starts at zero, so that
-    a branch starts as one without a context.
-
-    Args:
-        context_channels: K, the entries of a sample's context.
-        widths: Lengths of the biases.
-
-    Raises:
-        ValueError: If ``context_channels`` is below 1.
+        widths: Channels before, between and after the maps.
+        layers: The maps, modules with weight and bias.
+        activation: Name of the activation between the maps.
+        activate_first: Whether one stands before the first map too.
+        lipschitz: c, strictly between 0 and 1.
+        norm: The norm that the certificate is stated in.
+        context_channels: K of a context (B, K) that moves all biases; None for no context.
     """
 
-    def __init__(self, context_channels: int, widths: Sequence[int]) -> None:
-        super().__init__()
-        if context_channels < 1:
-            raise ValueError(f"context_channels must be at least 1, or None for no context; got {context_channels}.")
-        self.context_channels = context_channels
-        self.widths = tuple(widths)
-        self.linear = nn.Linear(context_channels, sum(self.widths), bias=False)
-        nn.init.zeros_(self.linear.weight)
+    symbol: ClassVar[str]
 
-    @property
-    def need(self) -> str:
-        return f"a context with {self.context_channels} channels"
+    def __init__(
+        self,
+        *,
+        widths: Sequence[int],
+        layers: Iterable[nn.Module],
+        activation: str,
+        activate_first: bool,
+        lipschitz: float,
+        norm: str,
+        context_channels: int | None,
+    ) -> None:
+        super().__init__(channels=widths[0], lipschitz=lipschitz)
+        get_norm(norm)
+        self.activation = activation
+        self.certificate_norm = norm
+        self.layers = nn.ModuleList(layers)
+        self.activations = nn.ModuleList(
+            make_activation(activation) for _ in range(len(self.layers) - 1 + activate_first)
+        )
+        self._widths = tuple(widths[1:])
+        self.context = make_shift(context_channels, self._widths)
 
-    def take(self, condition: Condition) -> Tensor | None:
-        context = condition.context
-        if context is None:
-            return None
-        if not context.is_floating_point() or context.dim() != 2 or context.shape[1] != self.context_channels:
-            raise ValueError(
-                f"the context must be floating point with shape (B, {self.context_channels}); got {context.dtype} "
-                f"with shape {tuple(context.shape)}."
-            )
-        return context
+    @abstractmethod
+    def _norm(self, weight: Tensor) -> Tensor:
+        """Return a bound of the norm of a map, a float64 scalar."""
 
-    def forward(self, batch: int) -> Tensor:
-        """Return what is added to all biases one after another, shape (B, sum of the widths).
+    @abstractmethod
+    def _map(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Apply a map."""
 
-        Raises:
-            ValueError: If no context was given, or one of another batch.
-        """
-        return self._shift(self.values_of(batch))
+    @abstractmethod
+    def _transposed(self, weight: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the transpose of the linear part of a map."""
 
-    def __call__(self, batch: int) -> Tensor:
-        result: Tensor = super().__call__(batch)
-        return result
+    def _method(self, weight: Tensor) -> str:
+        """Return how the norm of a map is bounded, in words, where there is more than one way."""
+        return ""
 
-    def at_present_context(self) -> Tensor:
-        """Return the same for the batch that the context was given for."""
-        return self._shift(self.values())
+    def _arrange(self, x: Tensor) -> Tensor:
+        """Return x as it lies best in memory."""
+        return x
 
-    def _shift(self, context: Tensor) -> Tensor:
-        return F.linear(context.to(self.linear.weight.dtype), self.linear.weight)
+    def linearised(self, x: Tensor) -> tuple[Tensor, Transpose]:
+        """Return g(x) with its graph, and v -> J^T v; the slopes of the activations are computed once for all v."""
+        weights = self._scaled(self._norms())
+        maps = self._maps(x, shifts_of(self.context, x), weights)
+        x = self._arrange(x)
+        dtype, steps = x.dtype, []
+        for (activation, function), weight in zip(maps, weights, strict=True):
+            slope = None if activation is None else activation.derivative(x.detach())
+            steps.append((self._transposed(weight), slope))
+            x = function(x if activation is None else activation(x))
 
-    def extra_repr(self) -> str:
-        return f"context_channels={self.context_channels}, widths={self.widths}"
+        @torch.no_grad()
+        def transposed(vector: Tensor) -> Tensor:
+            for back, slope in reversed(steps):
+                vector = back(vector)
+                if slope is not None:
+                    vector = vector * slope if transforms_active() else vector.mul_(slope)
+            return vector.to(dtype)
 
+        return x, transposed
 
-def make_shift(context_channels: int | None, widths: Sequence[int]) -> ContextShift | None:
-    """Return a shift of biases of these lengths, or None without a context."""
-    return None if context_channels is None else ContextShift(context_channels, widths)
+    def _apply_scaled(self, x: Tensor, shift: Tensor | None = None, *, scaled: tuple[Tensor, ...]) -> Tensor:
+        maps = self._maps(x, shift, scaled)
+        x = self._arrange(x)
+        for activation, function in maps:
+            x = function(x if activation is None else activation(x))
+        return x
 
+    def _maps(
+        self, x: Tensor, shift: Tensor | None, weights: tuple[Tensor, ...]
+    ) -> list[tuple[Activation | None, Callable[[Tensor], Tensor]]]:
+        """Return each map with the activation before it, None for none."""
+        self.check_input(x)
+        maps = [
+            partial(self._moved, weight=weight, bias=cast(Any, layer).bias, shift=own)
+            for weight, layer, own in zip(weights, self.layers, split_shift(shift, self._widths), strict=True)
+        ]
+        before: list[Activation | None] = [None] * (len(self.layers) - len(self.activations))
+        return list(zip([*before, *self._activations()], maps, strict=True))
 
-def shifts_of(context: ContextShift | None, x: Tensor) -> Tensor | None:
-    """Return the shift of all biases for a batch of inputs, None without a context."""
-    return None if context is None else context(x.shape[0])
+    def _moved(self, x: Tensor, weight: Tensor, bias: Tensor | None, shift: Tensor | None) -> Tensor:
+        return shifted(self._map(x, weight, bias), shift)
 
+    def _activations(self) -> list[Activation]:
+        return [cast(Activation, part) for part in self.activations]
 
-def split_shift(shift: Tensor | None, widths: Sequence[int]) -> Sequence[Tensor | None]:
-    """Return what is added to each bias, (B, width) each, None for zero."""
-    return [None] * len(widths) if shift is None else torch.split(shift, list(widths), dim=1)
+    def _stored(self) -> list[Tensor]:
+        return [cast(Tensor, layer.weight) for layer in self.layers]
 
+    def _norms(self) -> tuple[Tensor, ...]:
+        return tuple(self._norm(weight) for weight in self._stored())
 
-def shifted(image: Tensor, shift: Tensor | None) -> Tensor:
-    """Add one number a channel, shape (B, C) or None for zero, to images, tokens or vectors of a batch."""
-    if shift is None:
-        return image
-    if image.dim() == 4:
-        return image + shift[:, :, None, None]
-    return image + (shift if image.dim() == 2 else shift[:, None])
+    def _scaled(self, norms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the weights, the last one scaled in its own dtype."""
+        constants = math.prod([activation.lipschitz for activation in self._activations()])
+        scale = held_scale(torch.stack(list(norms)).prod() * constants, lipschitz=self.lipschitz)
+        *first, last = self._stored()
+        return *first, last * scale.to(last.dtype)
+
+    def _bound(self, norms: tuple[Tensor, ...], scaled: tuple[Tensor, ...]) -> LipschitzBound:
+        """Return the product over the chain."""
+        every = zip(scaled, (*norms[:-1], self._norm(scaled[-1])), strict=True)
+        factors = [
+            Factor(f"layer_{i}.norm", f"|{self.symbol}_{i}|", float(norm), self._method(weight))
+            for i, (weight, norm) in enumerate(every, start=1)
+        ]
+        factors += [
+            Factor(f"activation_{i}.lipschitz", f"a_{i}", activation.lipschitz, self.activation)
+            for i, activation in enumerate(self._activations(), start=1)
+        ]
+        return product_bound(factors, norm=self.certificate_norm)

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from functools import partial
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from invattn._conditions import PerSample
 from invattn.branches.base import Branch
-from invattn.branches.chain import make_shift, shifted, shifts_of, split_shift
 from invattn.branches.mlp import start_as_shift
+from invattn.branches.scaled import ScaledBranch, make_shift, shifted, split_shift
 from invattn.functional import spectral_norm, squash
 from invattn.lipschitz import Factor, LipschitzBound, product_bound
 from invattn.lipschitz.bound import held_scale
 
 
-class _FixedWeights(Branch):
+class _FixedWeights(ScaledBranch):
     """g(x)_i = W_L sum_j P_ij sigma(W_V x_j + b_V) + b_L with fixed rows P_i, non-negative, of sum 1.
 
     A mean of values changes by no more than the largest change of a value, so Lip(g) <= |W_L| |W_V| in |.|_{inf,2}.
@@ -30,73 +26,39 @@ class _FixedWeights(Branch):
         context_channels: K of a context (B, K) that moves both biases, see :meth:`Branch.given`; None for no context.
     """
 
-    certificate_norm = "inf,2"
-
     def __init__(self, *, channels: int, lipschitz: float = 0.9, context_channels: int | None = None) -> None:
-        super().__init__()
-        if not 0 < lipschitz < 1:
-            raise ValueError(f"lipschitz must lie strictly between 0 and 1; got {lipschitz}.")
-        self.channels = channels
-        self.lipschitz = lipschitz
+        super().__init__(channels=channels, lipschitz=lipschitz)
         self.value = nn.Linear(channels, channels)
         self.output = nn.Linear(channels, channels)
         self.context = make_shift(context_channels, (channels, channels))
-
-    @property
-    def certified(self) -> bool:
-        return True
 
     @abstractmethod
     def _mix(self, values: Tensor) -> Tensor:
         """Return sum_j P_ij v_j of values with shape (B, N, C); one token where it is the same for all i."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._apply_scaled(x, shifts_of(self.context, x), scale=self._scale(self._norms()))
-
-    @torch.no_grad()
-    def at_present_weights(self) -> Callable[[Tensor], Tensor]:
-        return self._fixed(self._scale(self._norms()))
-
-    @torch.no_grad()
-    def proven_at_present_weights(self) -> tuple[Callable[[Tensor], Tensor], LipschitzBound]:
-        norms = self._norms()
-        scale = self._scale(norms)
-        return self._fixed(scale), self._bound(norms, scale)
-
-    @torch.no_grad()
-    def lipschitz_bound(self) -> LipschitzBound:
-        """Return |W_L| |W_V| from the weights as forward multiplies them."""
-        norms = self._norms()
-        return self._bound(norms, self._scale(norms))
-
-    def _fixed(self, scale: Tensor) -> Callable[[Tensor], Tensor]:
-        run = partial(self._apply_scaled, scale=scale)
-        return run if self.context is None else PerSample(run, self.context.at_present_context())
-
-    def _apply_scaled(self, x: Tensor, shift: Tensor | None = None, *, scale: Tensor) -> Tensor:
+    def _apply_scaled(self, x: Tensor, shift: Tensor | None = None, *, scaled: tuple[Tensor, ...]) -> Tensor:
         self.check_input(x)
         inner, outer = split_shift(shift, (self.channels, self.channels))
         mixed = self._mix(squash(shifted(self.value(x), inner)))
-        image = F.linear(mixed, self.output.weight * scale.to(x.dtype), self.output.bias)
+        image = F.linear(mixed, self.output.weight * scaled[0].to(x.dtype), self.output.bias)
         return shifted(image, outer).expand_as(x)
 
-    def _norms(self) -> tuple[Tensor, Tensor]:
+    def _norms(self) -> tuple[Tensor, ...]:
         """Return |W_L| before it is scaled, and |W_V|."""
         return spectral_norm(self.output.weight), spectral_norm(self.value.weight)
 
-    def _scale(self, norms: tuple[Tensor, Tensor]) -> Tensor:
-        return held_scale(norms[0] * norms[1], lipschitz=self.lipschitz)
+    def _scaled(self, norms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the scale of W_L."""
+        return (held_scale(norms[0] * norms[1], lipschitz=self.lipschitz),)
 
-    def _bound(self, norms: tuple[Tensor, Tensor], scale: Tensor) -> LipschitzBound:
-        output = spectral_norm(self.output.weight * scale.to(self.output.weight.dtype))
+    def _bound(self, norms: tuple[Tensor, ...], scaled: tuple[Tensor, ...]) -> LipschitzBound:
+        """Return |W_L| |W_V|."""
+        output = spectral_norm(self.output.weight * scaled[0].to(self.output.weight.dtype))
         factors = [
             Factor("output_norm", "|W_L|", float(output)),
             Factor("value_norm", "|W_V|", float(norms[1])),
         ]
         return product_bound(factors, norm=self.certificate_norm)
-
-    def extra_repr(self) -> str:
-        return f"channels={self.channels}, lipschitz={self.lipschitz}"
 
 
 class CertifiedPointwise(_FixedWeights):

@@ -1,9 +1,10 @@
-"""What the options of every flow have in common: how constructors take them, and how a file's values are checked."""
+"""What the architectures of all flows share: how constructors take their fields, how those are checked and settled."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from invattn.bijections import Bijection, ClassAffine, Composed
@@ -52,15 +53,11 @@ def whole_numbers(values: object, *, name: str, fewest: int = 1) -> tuple[int, .
     Raises:
         ValueError: If there are fewer, or one is no whole number of at least 1.
     """
-    listed = tuple(values) if isinstance(values, Sequence) else ()
-    if not isinstance(values, Sequence) or len(listed) < fewest or not all(_counts(number) for number in listed):
+    listed = tuple(values) if isinstance(values, Sequence) else None
+    if listed is None or len(listed) < fewest or not all(isinstance(n, Integral) and int(n) >= 1 for n in listed):
         some = "at least one number" if fewest == 1 else "numbers"
         raise ValueError(f"{name} must hold {some}, all at least 1; got {values!r}.")
     return listed
-
-
-def _counts(number: object) -> bool:
-    return isinstance(number, int) and number >= 1
 
 
 def check_conditions(classes: int, context_channels: int) -> None:

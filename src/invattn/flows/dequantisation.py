@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import ClassVar
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from invattn.bijections import Composed, ResidualBijection
 from invattn.branches import CertifiedMLP
-from invattn.flows.flow import Flow
+from invattn.flows.flow import Flow, Shape
 from invattn.logdet import PowerSeries, Shard, TokenwiseExact
 
 _START = 1.6  # of all logit-normal distributions that with this scale is nearest to uniform: 0.02 nats
@@ -40,6 +40,15 @@ class Dequantisation(nn.Module, ABC):
         """
 
 
+def _noise(make: Callable[..., Tensor], values: Tensor, shard: Shard, generator: torch.Generator | None) -> Tensor:
+    """Return what ``make``, such as ``torch.rand``, draws of the shape, dtype and device of values of one shard."""
+    device = values.device if generator is None else generator.device
+    drawn = shard.draw(
+        tuple(values.shape), lambda shape: make(shape, dtype=values.dtype, device=device, generator=generator)
+    )
+    return drawn.to(values.device)
+
+
 class UniformDequantisation(Dequantisation):
     """u uniform on [0, 1)^d, independent of v; log q = 0.
 
@@ -55,12 +64,7 @@ class UniformDequantisation(Dequantisation):
         self.shard = Shard() if shard is None else shard
 
     def draw(self, values: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        device = values.device if generator is None else generator.device
-        noise = self.shard.draw(
-            tuple(values.shape),
-            lambda shape: torch.rand(shape, dtype=values.dtype, device=device, generator=generator),
-        )
-        return noise.to(values.device), values.new_zeros(values.shape[0])
+        return _noise(torch.rand, values, self.shard, generator), values.new_zeros(values.shape[0])
 
 
 class VariationalDequantisation(Dequantisation):
@@ -131,12 +135,7 @@ class VariationalDequantisation(Dequantisation):
     def draw(self, values: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         if tuple(values.shape[1:]) != self.image_shape:
             raise ValueError(f"images must have shape {self.image_shape}; got {tuple(values.shape[1:])}.")
-        device = values.device if generator is None else generator.device
-        noise = self.shard.draw(
-            tuple(values.shape),
-            lambda shape: torch.randn(shape, dtype=values.dtype, device=device, generator=generator),
-        )
-        noise = _pixels(noise.to(values.device))
+        noise = _pixels(_noise(torch.randn, values, self.shard, generator))
         context, mean, log_scale = self._features(values)
         inner, log_det = self.residual.given(context).forward_and_log_det(noise)
         logit = mean + log_scale.exp() * inner
@@ -246,7 +245,7 @@ class Dequantised(nn.Module, Distribution):
         draws = [self.elbo(values, generator=generator) for _ in range(samples)]
         return torch.logsumexp(torch.stack(draws), dim=0) - math.log(samples)
 
-    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+    def sample(self, sample_shape: Shape = ()) -> Tensor:
         """Draw whole values, int64; what the flow puts outside of the range goes to its ends."""
         x = self.flow.sample(sample_shape)
         return ((x - self.low) * self.levels).floor().clamp(0, self.levels - 1).long()

@@ -14,6 +14,8 @@ from invattn._conditions import Condition, batch_of, bind, check_rows, select_ro
 from invattn.bijections import Bijection, ClassAffine, Composed
 from invattn.solvers import Adaptive
 
+Shape = torch.Size | list[int] | tuple[int, ...]
+
 
 class StandardNormal(nn.Module, Distribution):
     """N(0, I) over samples of a given shape.
@@ -35,7 +37,7 @@ class StandardNormal(nn.Module, Distribution):
         flat = value.flatten(value.dim() - len(self.event_shape))
         return -0.5 * (flat.square().sum(dim=-1) + flat.shape[-1] * math.log(2 * math.pi))
 
-    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+    def sample(self, sample_shape: Shape = ()) -> Tensor:
         """Draw samples with shape (*sample_shape, *event_shape)."""
         return torch.randn(
             torch.Size((*sample_shape, *self.event_shape)), dtype=self._zero.dtype, device=self._zero.device
@@ -53,16 +55,11 @@ needed, ``flow.double()`` reaches 1e-9.
 """
 
 
-def log_density(bijection: Bijection, base: Distribution, x: Tensor) -> Tensor:
+def _log_density(bijection: Bijection, base: Distribution, x: Tensor) -> Tensor:
     """Return log p(x) in nats with shape (B,), where f(x) follows the base.
 
     Where f ends in an affine map of each class and no labels are bound, it is that of the mixture of the classes, each
     as likely as another.
-
-    Args:
-        bijection: f.
-        base: Distribution of f(x).
-        x: Samples with shape (B, ...).
     """
     last = _open_classes(bijection)
     if last is None:
@@ -79,13 +76,8 @@ def log_density(bijection: Bijection, base: Distribution, x: Tensor) -> Tensor:
     return mixture
 
 
-def draw_through(bijection: Bijection, z: Tensor) -> Tensor:
-    """Return f^{-1}(z); where classes are open, each sample is of a class drawn at random.
-
-    Args:
-        bijection: f.
-        z: Samples of the base with shape (B, ...).
-    """
+def _draw_through(bijection: Bijection, z: Tensor) -> Tensor:
+    """Return f^{-1}(z); where classes are open, each sample is of a class drawn at random."""
     last = _open_classes(bijection)
     if last is not None:
         bijection = bijection.given(labels=torch.randint(0, last.classes, (z.shape[0],), device=z.device))
@@ -97,9 +89,6 @@ def _open_classes(bijection: Bijection) -> ClassAffine | None:
     parts = bijection.parts()
     last = parts[-1] if parts else None
     return last if isinstance(last, ClassAffine) and last.labels.bound is None else None
-
-
-Shape = torch.Size | list[int] | tuple[int, ...]
 
 
 class Flow(nn.Module, Distribution):
@@ -176,7 +165,7 @@ class Flow(nn.Module, Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(x) in nats with shape (B,), for x with shape (B, *event_shape)."""
-        return log_density(self.bijection, self.base, value)
+        return _log_density(self.bijection, self.base, value)
 
     def rsample(self, sample_shape: Shape = ()) -> Tensor:
         """Draw samples whose gradient reaches the parameters of the bijection.
@@ -185,7 +174,7 @@ class Flow(nn.Module, Distribution):
             ConvergenceError: If an inverse did not converge.
         """
         z = self.base.sample(torch.Size(sample_shape))
-        x = draw_through(self.bijection, z.reshape(-1, *self.base.event_shape))
+        x = _draw_through(self.bijection, z.reshape(-1, *self.base.event_shape))
         return x.reshape(*sample_shape, *x.shape[1:])
 
     def sample(self, sample_shape: Shape = ()) -> Tensor:
@@ -206,13 +195,13 @@ class _Conditioned(Flow):
         leading = value.shape[: value.dim() - len(self.event_shape)]
         check_rows(self._batch_shape[0], leading[-1] if leading else 1)
         flow = self._repeated(math.prod(leading[:-1]))
-        return log_density(flow.bijection, flow.base, value.reshape(-1, *self.event_shape)).reshape(leading)
+        return _log_density(flow.bijection, flow.base, value.reshape(-1, *self.event_shape)).reshape(leading)
 
     def rsample(self, sample_shape: Shape = ()) -> Tensor:
         """Draw samples with shape (*sample_shape, B, *event_shape); else as :meth:`Flow.rsample`."""
         times, batch = math.prod(sample_shape), self._batch_shape[0]
         flow = self._repeated(times)
-        x = draw_through(flow.bijection, flow.base.sample(torch.Size((times * batch,))))
+        x = _draw_through(flow.bijection, flow.base.sample(torch.Size((times * batch,))))
         return x.reshape(*sample_shape, batch, *x.shape[1:])
 
     def _repeated(self, times: int) -> Flow:

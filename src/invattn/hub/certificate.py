@@ -12,8 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from invattn._errors import CertificateError
-from invattn.bijections import Bijection, ResidualBijection
-from invattn.bijections.base import as_block
+from invattn.bijections import ResidualBijection
 
 BOUND_TOLERANCE = 1e-9
 """Relative difference allowed between a stored number and the recomputed one: other machines sum in another order."""
@@ -69,24 +68,20 @@ class BlockCertificate:
                 return f"{name} is {getattr(self, name)}, but its certificate says {stored.get(name)}"
         if not _same(self.bound, stored.get("bound")):
             return f"the bound is {self.bound}, but its certificate says {stored.get('bound')}"
-        factors = stored.get("factors")
-        known = factors if isinstance(factors, Mapping) else {}
+        known = _mapping(stored.get("factors"))
         for name in sorted(self.factors.keys() | known.keys()):
             if not _same(self.factors.get(name), known.get(name)):
                 return f"the factor {name} is {self.factors.get(name)}, but its certificate says {known.get(name)}"
         return None
 
 
-def block_certificate(block: Bijection) -> BlockCertificate:
-    """Return what is proven of a single residual block, from the weights as they are now.
+def block_certificates(model: nn.Module) -> dict[str, BlockCertificate]:
+    """Return the certificate of every residual block of a model, by its path; "block" for the model itself."""
+    blocks = {name: part for name, part in model.named_modules() if isinstance(part, ResidualBijection)}
+    return {name or "block": _certify(block) for name, block in blocks.items()}
 
-    Args:
-        block: A residual block, in any layout.
 
-    Raises:
-        ValueError: If the map is not a single residual block.
-    """
-    block = as_block(block)
+def _certify(block: ResidualBijection) -> BlockCertificate:
     kind = block.branch.kind
     try:
         bound = block.lipschitz_bound()
@@ -97,31 +92,25 @@ def block_certificate(block: Bijection) -> BlockCertificate:
     )
 
 
-def block_certificates(model: nn.Module) -> dict[str, BlockCertificate]:
-    """Return the certificate of every residual block of a model, by its path; "block" for the model itself."""
-    return {
-        name or "block": block_certificate(part)
-        for name, part in model.named_modules()
-        if isinstance(part, ResidualBijection)
-    }
-
-
 def certificate_of(model: nn.Module) -> dict[str, Any] | None:
     """Return bound, norm, derivation and factors of the least contractive block; None if a block has none."""
-    blocks = block_certificates(model)
+    return _worst(block_certificates(model))
+
+
+def _worst(blocks: Mapping[str, BlockCertificate]) -> dict[str, Any] | None:
     if not blocks or any(block.bound is None for block in blocks.values()):
         return None
-    worst = max(blocks.values(), key=lambda block: block.bound or 0.0)
-    plain = worst.to_json()
+    plain = max(blocks.values(), key=lambda block: block.bound or 0.0).to_json()
     return {name: plain[name] for name in ("bound", "norm", "derivation", "factors")}
 
 
 def full_certificate(model: nn.Module) -> dict[str, Any]:
     """Return what ``certificate.json`` holds about the weights: the worst block's numbers, all blocks, all hashes."""
     nothing: dict[str, Any] = {"bound": None, "norm": None, "derivation": "a block has no proof", "factors": {}}
+    blocks = block_certificates(model)
     return {
-        **(certificate_of(model) or nothing),
-        "blocks": {name: block.to_json() for name, block in block_certificates(model).items()},
+        **(_worst(blocks) or nothing),
+        "blocks": {name: block.to_json() for name, block in blocks.items()},
         "tensors": hash_tensors(model.state_dict()),
     }
 
@@ -136,22 +125,33 @@ def differences(model: nn.Module, stored: Mapping[str, Any]) -> list[str]:
     Returns:
         One sentence for each difference, with the name of the block; empty where there is none.
     """
-    blocks, now = block_certificates(model), full_certificate(model)
-    found = _tensor_differences(now["tensors"], stored.get("tensors"), list(blocks))
-    known = stored.get("blocks")
-    known = known if isinstance(known, Mapping) else {}
+    blocks = block_certificates(model)
+    found = _tensor_differences(hash_tensors(model.state_dict()), stored.get("tensors"), list(blocks))
+    known = _mapping(stored.get("blocks"))
     for name in sorted(blocks.keys() | known.keys()):
         difference = "the model has no such block" if name not in blocks else blocks[name].difference(known.get(name))
         if difference is not None:
             found.append(f"block {name}: {difference}")
-    if not found and (not _same(now["bound"], stored.get("bound")) or now["norm"] != stored.get("norm")):
-        found.append(f"the model's bound is {now['bound']}, but its certificate says {stored.get('bound')}")
+    worst = _worst(blocks) or {"bound": None, "norm": None}
+    if not found and (not _same(worst["bound"], stored.get("bound")) or worst["norm"] != stored.get("norm")):
+        found.append(f"the model's bound is {worst['bound']}, but its certificate says {stored.get('bound')}")
     return found
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Return what a file holds where a mapping belongs; an empty one for anything else."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def hash_tensors(state: Mapping[str, Tensor]) -> dict[str, str]:
     """Return the SHA-256 of each tensor over its type, shape and values."""
-    return {name: _hash_tensor(tensor) for name, tensor in state.items()}
+    hashes = {}
+    for name, tensor in state.items():
+        values = tensor.detach().cpu().contiguous()
+        digest = hashlib.sha256(f"{values.dtype} {tuple(values.shape)} ".encode())
+        digest.update(values.numpy().tobytes())
+        hashes[name] = digest.hexdigest()
+    return hashes
 
 
 def hash_json(value: Any) -> str:
@@ -159,15 +159,8 @@ def hash_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _hash_tensor(tensor: Tensor) -> str:
-    values = tensor.detach().cpu().contiguous()
-    digest = hashlib.sha256(f"{values.dtype} {tuple(values.shape)} ".encode())
-    digest.update(values.numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _tensor_differences(now: Mapping[str, str], stored: Any, blocks: list[str]) -> list[str]:
-    known = stored if isinstance(stored, Mapping) else {}
+    known = _mapping(stored)
     changed = sorted(name for name in now.keys() | known.keys() if now.get(name) != known.get(name))
     return [f"{_owner(name, blocks)}the tensor {name} is not the certified one" for name in changed]
 

@@ -130,6 +130,17 @@ class ImageFlowConfig(ImageArchitecture, FlowConfig):
             bijection: What ``build`` made.
             low: Where the interval of the flow's inputs begins.
         """
-        learned = dict(bijection.named_children()).get("dequantisation")
-        assert learned is None or isinstance(learned, Dequantisation)
-        return Dequantised(self.distribution(bijection), learned, levels=self.grey_levels, low=low)
+        return whole_valued(self.distribution(bijection), levels=self.grey_levels, low=low)
+
+
+def whole_valued(flow: Flow, *, levels: int, low: float = -0.5) -> Dequantised:
+    """Return the distribution of whole grey levels that a flow over images makes, with its noise if that is learned.
+
+    Args:
+        flow: What an :class:`ImageFlowConfig` describes; learned noise is kept in its bijection.
+        levels: Number of grey levels.
+        low: Where the interval of the flow's inputs begins.
+    """
+    learned = dict(flow.bijection.named_children()).get("dequantisation")
+    assert learned is None or isinstance(learned, Dequantisation)
+    return Dequantised(flow, learned, levels=levels, low=low)

@@ -21,6 +21,7 @@ from invattn.hub.flow_config import FlowConfig, ImageFlowConfig, TokenFlowConfig
 
 WEIGHTS, CONFIG, CERTIFICATE = "model.safetensors", "config.json", "certificate.json"
 
+_REMEDY = "Restore the folder from its source, or save the model again."
 
 _Kind = TypeVar("_Kind", bound=StoredConfig)
 ConfigT = TypeVar("ConfigT", bound=StoredConfig, covariant=True)
@@ -173,9 +174,6 @@ def _config(plain: Any, families: Sequence[type[StoredConfig]]) -> StoredConfig:
             "with the command that wrote it."
         )
     return known[name].from_json(plain)
-
-
-_REMEDY = "Restore the folder from its source, or save the model again."
 
 
 def _adopt(model: nn.Module, state: dict[str, Tensor]) -> None:

@@ -9,7 +9,7 @@ from invattn.bijections import Bijection, Block, ImageLayout, ResidualBijection
 from invattn.bijections.base import as_block
 from invattn.logdet import LogDetEstimator
 from invattn.recipes.authors_weights import translate_on_load
-from invattn.recipes.base import KINDS, BlockShape, Recipe
+from invattn.recipes.base import BlockShape, Recipe
 from invattn.recipes.certified import Certified
 from invattn.recipes.relaxed import Paper, Released, ReleasedGenerative, Unconstrained
 from invattn.solvers import InverseGradient, Solver
@@ -44,8 +44,8 @@ def invertible_attention(
     Args:
         channels: C, the channels of a token or pixel.
         kind: gaussian, embedded_gaussian, dot_product, concatenation, or pointwise (the control without mixing).
-        recipe: certified (default; invertible for every input, proven), paper, released, released_generative,
-            unconstrained, or a recipe object of :mod:`invattn.recipes` (:class:`invattn.recipes.Strict` has no name).
+        recipe: certified (invertible for every input, proven), paper, released, released_generative, unconstrained, or
+            a recipe object of :mod:`invattn.recipes` (:class:`invattn.recipes.Strict` has no name here).
         lipschitz: c. certified and Strict: the proven bound of Lip(g), strictly between 0 and 1. Others: the
             coefficient of the constrained maps.
         key_channels: Channels of a query and of a key, per head; None is channels // 4, at least 1.
@@ -55,15 +55,9 @@ def invertible_attention(
         log_det_estimator: How to get log|det(I + J)|; None is :class:`invattn.logdet.PowerSeries`.
         inverse_gradient: How gradients go through the inverse; None is :class:`invattn.solvers.ImplicitAdjoint`.
         mask: Boolean (N, N), True where query i may see key j; the same in both directions of the map.
-        causal: Token i sees tokens 0 ... i. With column or total normalisation (paper, released_generative) the
-            normaliser still sums over later tokens: only row-normalised recipes are causal in the strict sense.
-        context_channels: K of a context (B, K) that the block depends on, ``block.given(context)``; certified only.
-            None for no context.
-        backend: What computes the attention: dense, fused, streamed or sorted; None: what is fastest for each input
-            (``block.explain(x)`` says which and why).
-
-    Returns:
-        A bijection; see :class:`invattn.bijections.Block`.
+        causal: Token i sees tokens 0 ... i; strictly so where rows are normalised, see :class:`BlockShape`.
+        context_channels: K of a context (B, K), see ``block.given(context)``; certified only. None for no context.
+        backend: dense, fused, streamed or sorted; None: the fastest for each input (``block.explain(x)`` says why).
 
     Raises:
         ValueError: If a name is unknown (the nearest is suggested) or a number out of range.
@@ -78,29 +72,20 @@ def invertible_attention(
         >>> bool((block.inverse(block(x)) - x).abs().max() < 1e-4)
         True
     """
-    check_name(kind, KINDS, what="attention kind")
+    shape = BlockShape(kind, channels, key_channels, num_heads, lipschitz, mask, causal, context_channels, backend)
+    return _build(make_recipe(recipe), shape, layout, solver, log_det_estimator, inverse_gradient)
+
+
+def _build(
+    recipe: Recipe,
+    shape: BlockShape,
+    layout: str,
+    solver: Solver | None,
+    log_det_estimator: LogDetEstimator | None,
+    inverse_gradient: InverseGradient | None,
+) -> Block:
     check_name(layout, ("image", "tokens"), what="layout")
-    if channels < 1 or num_heads < 1 or (key_channels is not None and key_channels < 1):
-        raise ValueError(
-            f"channels, num_heads and key_channels must be at least 1; got {channels}, {num_heads}, {key_channels}."
-        )
-    if kind == "pointwise" and (mask is not None or causal):
-        raise ValueError("the pointwise control mixes no tokens: it takes neither mask nor causal.")
-    if kind == "pointwise" and backend is not None:
-        raise ValueError("the pointwise control mixes no tokens: it has no back end to choose.")
-    shape = BlockShape(
-        kind=kind,
-        channels=channels,
-        key_channels=max(1, channels // 4) if key_channels is None else key_channels,
-        num_heads=num_heads,
-        lipschitz=lipschitz,
-        mask=mask,
-        causal=causal,
-        context_channels=context_channels,
-        backend=backend,
-    )
-    recipe = make_recipe(recipe)
-    if context_channels is not None and not recipe.takes_context:
+    if shape.context_channels is not None and not recipe.takes_context:
         raise ValueError(f"blocks of the recipe {recipe.name!r} take no context. Use recipe='certified'.")
     block = ResidualBijection(
         recipe.build(shape), solver=solver, log_det_estimator=log_det_estimator, inverse_gradient=inverse_gradient

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from invattn._kinds import KINDS
 from invattn.branches import (
+    AttentionRule,
     Branch,
     CertifiedAttention,
     CertifiedPointwise,
@@ -14,7 +15,6 @@ from invattn.branches import (
     Theorem1,
     TheoremR,
     Visibility,
-    make_score,
 )
 from invattn.functional import Response, get_kernel
 from invattn.recipes.base import BlockShape, Recipe
@@ -51,38 +51,23 @@ class Certified(Recipe):
             return CertifiedPointwise(
                 channels=shape.channels, lipschitz=shape.lipschitz, context_channels=shape.context_channels
             )
-        branch = self._attention(shape)
-        if self.mean_shift:
-            branch.start_as_mean_shift()
-        return branch
-
-    def _attention(self, shape: BlockShape) -> CertifiedAttention:
-        score = make_score(
-            shape.kind, channels=shape.channels, key_channels=shape.key_channels, num_heads=shape.num_heads
-        )
         positions = None
         if self.position_grid is not None:
             positions = RelativePositionLogits(
                 grid=self.position_grid, num_heads=shape.num_heads, self_logit=self.self_logit
             )
-        return CertifiedAttention(
-            score=score,
-            channels=shape.channels,
-            response=Response(
-                get_kernel(self.phi or KINDS[shape.kind].kernel), additive=score.additive, backend=shape.backend
-            ),
-            lipschitz=shape.lipschitz,
-            num_heads=shape.num_heads,
-            rule=TheoremR(ratio=self.ratio),
-            visibility=Visibility(mask=shape.mask, causal=shape.causal),
-            position_logits=positions,
-            context_channels=shape.context_channels,
-        )
+        branch = _attention(shape, self.phi, TheoremR(ratio=self.ratio), positions)
+        if self.mean_shift:
+            branch.start_as_mean_shift()
+        return branch
 
 
 @dataclass(frozen=True)
 class Strict(Recipe):
     """Lip(W_L) <= c / (mu_R c_F + mu_F c_R), with q, k, v squashed so that conditions 1-4 hold: for comparison.
+
+    It is given as an object, and its name, which model folders hold, is none of :data:`invattn.RECIPES`: those are what
+    commands run for "all", and the paper has no measurement of this form to stand beside.
 
     The paper proves Theorem 1 and then relaxes it, because "the expressive power of such model is severely limited"
     (Sec. 2.4). This is the form it left: invertible for every input, like :class:`Certified`, with a smaller W_L.
@@ -109,17 +94,22 @@ class Strict(Recipe):
     def build(self, shape: BlockShape) -> Branch:
         if shape.kind == "pointwise":
             return CertifiedPointwise(channels=shape.channels, lipschitz=shape.lipschitz)
-        score = make_score(
-            shape.kind, channels=shape.channels, key_channels=shape.key_channels, num_heads=shape.num_heads
-        )
-        return CertifiedAttention(
-            score=score,
-            channels=shape.channels,
-            response=Response(
-                get_kernel(self.phi or KINDS[shape.kind].kernel), additive=score.additive, backend=shape.backend
-            ),
-            lipschitz=shape.lipschitz,
-            num_heads=shape.num_heads,
-            rule=Theorem1(),
-            visibility=Visibility(mask=shape.mask, causal=shape.causal),
-        )
+        return _attention(shape, self.phi, Theorem1())
+
+
+def _attention(
+    shape: BlockShape, phi: str | None, rule: AttentionRule, positions: RelativePositionLogits | None = None
+) -> CertifiedAttention:
+    score = shape.make_score()
+    kernel = get_kernel(phi or KINDS[shape.kind].kernel)
+    return CertifiedAttention(
+        score=score,
+        channels=shape.channels,
+        response=Response(kernel, additive=score.additive, backend=shape.backend),
+        lipschitz=shape.lipschitz,
+        num_heads=shape.num_heads,
+        rule=rule,
+        visibility=Visibility(mask=shape.mask, causal=shape.causal),
+        position_logits=positions,
+        context_channels=shape.context_channels,
+    )

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from invattn._kinds import KINDS
-from invattn.branches import Branch, RelaxedAttention, RelaxedPointwise, TanhGate, Visibility, make_score
+from invattn.branches import Branch, RelaxedAttention, RelaxedPointwise, TanhGate, Visibility
 from invattn.branches.attention.scores import LinearFactory, plain_linear
 from invattn.functional import Response, get_kernel
 from invattn.lipschitz import ConstrainedLinear
@@ -220,13 +220,7 @@ def _build(
 ) -> Branch:
     if shape.kind == "pointwise":
         return RelaxedPointwise(channels=shape.channels, value=value, output=output)
-    score = make_score(
-        shape.kind,
-        channels=shape.channels,
-        key_channels=shape.key_channels,
-        num_heads=shape.num_heads,
-        linear=response_linear,
-    )
+    score = shape.make_score(response_linear)
     return RelaxedAttention(
         score=score,
         channels=shape.channels,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invattn import Solution, Status
 from invattn._conditions import PerSample
+from invattn.bijections import ConstantMemory
 from invattn.flows import ResidualFlow
 from invattn.solvers import Adaptive, Anderson, NewtonKrylov, Picard
 from invattn.solvers.anderson import AndersonStepper
@@ -61,6 +62,14 @@ def test_samples_near_zero_whose_inputs_are_not_are_drawn(channels: int) -> None
         torch.manual_seed(seed)
         flow = ResidualFlow(channels)
         assert flow.sample((2000,)).shape == (2000, channels)
+
+
+def test_a_backward_pass_recovers_such_samples_from_their_images() -> None:
+    for seed in range(6):
+        torch.manual_seed(seed)
+        chain = ConstantMemory(ResidualFlow(1).bijection)
+        z, log_det = chain.forward_and_log_det(torch.randn(512, 1))
+        (z.square().sum() - log_det.sum()).backward()
 
 
 @pytest.mark.parametrize("solver", [Picard, Anderson, Adaptive, NewtonKrylov])

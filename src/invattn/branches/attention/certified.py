@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from invattn._conditions import PerSample
 from invattn.branches.attention.masks import RelativePositionLogits, Visibility, join_heads, split_heads
 from invattn.branches.attention.rules import AttentionRule, TheoremR
 from invattn.branches.attention.scores import Score
-from invattn.branches.base import Branch
-from invattn.branches.chain import make_shift, shifted, shifts_of
 from invattn.branches.mlp import start_as_shift
+from invattn.branches.scaled import ScaledBranch, make_shift, shifted, shifts_of
 from invattn.functional import Choice, Response, attend, explain, response_weights, spectral_norm, squash
 from invattn.functional.dispatch import check_backend
 from invattn.lipschitz import ROUNDING, LipschitzBound, output_constant
 
 
-class CertifiedAttention(Branch):
+class CertifiedAttention(ScaledBranch):
     """Row-normalised attention of squashed queries, keys and values with Lip(g) <= c.
 
     g(x)_i = W_L sum_j P_ij sigma(W_V x_j + b_V) + b_L,   P_i = softmax_j(log phi(alpha s_ij) + position logits),
@@ -47,8 +44,6 @@ class CertifiedAttention(Branch):
         Theorems R and H of docs/theory.md; Zha et al. 2021, Eq. 5 (the form), Theorem 1 (the other rule).
     """
 
-    certificate_norm = "inf,2"
-
     def __init__(
         self,
         *,
@@ -62,7 +57,7 @@ class CertifiedAttention(Branch):
         position_logits: RelativePositionLogits | None = None,
         context_channels: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(channels=channels, lipschitz=lipschitz)
         kappa = response.kernel.kappa
         if (
             response.normalize != "row"
@@ -75,11 +70,7 @@ class CertifiedAttention(Branch):
             )
         if response.additive and response.kernel.name == "exp":
             raise ValueError("concatenation with exp cancels the query in a row softmax. Use elu+1 or softplus.")
-        if not 0 < lipschitz < 1:
-            raise ValueError(f"lipschitz must lie strictly between 0 and 1; got {lipschitz}.")
-        self.channels = channels
         self.num_heads = num_heads
-        self.lipschitz = lipschitz
         self.rule: AttentionRule = TheoremR() if rule is None else rule
         self.response = response
         self.kappa = kappa
@@ -100,29 +91,6 @@ class CertifiedAttention(Branch):
     def kind(self) -> str:
         return f"{self.score.kind} attention"
 
-    @property
-    def certified(self) -> bool:
-        return True
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._apply_scaled(x, shifts_of(self.context, x), scaled=self._scaled(self._norms()))
-
-    @torch.no_grad()
-    def at_present_weights(self) -> Callable[[Tensor], Tensor]:
-        return self._fixed(self._scaled(self._norms()))
-
-    @torch.no_grad()
-    def proven_at_present_weights(self) -> tuple[Callable[[Tensor], Tensor], LipschitzBound]:
-        norms = self._norms()
-        scaled = self._scaled(norms)
-        return self._fixed(scaled), self._bound(norms, scaled)
-
-    @torch.no_grad()
-    def lipschitz_bound(self) -> LipschitzBound:
-        """Return |W_L| times the rule's constant from the weights as forward multiplies them, in float64."""
-        norms = self._norms()
-        return self._bound(norms, self._scaled(norms))
-
     def attention_weights(self, x: Tensor) -> Tensor:
         seen, *_ = self._split(shifts_of(self.context, x))
         query, key, bias = self._factors(x, seen, self._scaled(self._norms())[0])
@@ -133,13 +101,7 @@ class CertifiedAttention(Branch):
         seen, inner, _ = self._split(shifts_of(self.context, x))
         return explain(**self._attended(x, seen, inner, self._scaled(self._norms())[0]))
 
-    def _fixed(self, scaled: tuple[Tensor, Tensor]) -> Callable[[Tensor], Tensor]:
-        """Return g with these logit scales and this W_L."""
-        run = partial(self._apply_scaled, scaled=scaled)
-        return run if self.context is None else PerSample(run, self.context.at_present_context())
-
-    def _apply_scaled(self, x: Tensor, shift: Tensor | None = None, *, scaled: tuple[Tensor, Tensor]) -> Tensor:
-        """Return g(x) from what the context adds to all biases, the logit scales and the scaled W_L."""
+    def _apply_scaled(self, x: Tensor, shift: Tensor | None = None, *, scaled: tuple[Tensor, ...]) -> Tensor:
         alpha, output = scaled
         seen, inner, outer = self._split(shift)
         mixed = attend(**self._attended(x, seen, inner, alpha))
@@ -165,7 +127,7 @@ class CertifiedAttention(Branch):
         start_as_shift(self.value, self.output)
         self.score.start_as_similarity()
 
-    def _bound(self, norms: tuple[Tensor, Tensor], scaled: tuple[Tensor, Tensor]) -> LipschitzBound:
+    def _bound(self, norms: tuple[Tensor, ...], scaled: tuple[Tensor, ...]) -> LipschitzBound:
         """Return the bound of g with these logit scales and this W_L, from V and R at alpha = 1."""
         value_norm, unit_response = norms
         alpha, output = scaled[0].to(self.output.weight.dtype), scaled[1]
@@ -203,7 +165,7 @@ class CertifiedAttention(Branch):
             key = key * alpha
         return query, key, None if self.position_logits is None else self.position_logits(x.shape[-2])
 
-    def _scaled(self, norms: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def _scaled(self, norms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the logit scales alpha (H,), float64, and the scaled W_L, differentiable in the weights."""
         value, unit_response = norms
         alpha = self.rule.logit_scale(value, unit_response)
@@ -212,7 +174,7 @@ class CertifiedAttention(Branch):
         scale = torch.clamp(self.lipschitz / bound.clamp_min(torch.finfo(value.dtype).eps), max=1.0)
         return alpha, self.output.weight * scale.to(self.output.weight.dtype)
 
-    def _norms(self) -> tuple[Tensor, Tensor]:
+    def _norms(self) -> tuple[Tensor, ...]:
         """Return V and, at alpha = 1, R per head, (H,) each, float64."""
         value = spectral_norm(self.value.weight.reshape(self.num_heads, -1, self.channels))
         return value, self.kappa * self.rule.sensitivity(self.score)

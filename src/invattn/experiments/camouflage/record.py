@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from invattn._errors import DataError
-from invattn._files import plain_values
-from invattn.experiments.kit.record import SCHEMA_VERSION, Reader
-
-CAMOUFLAGE = "camouflage"
-"""Name of the experiment in ``results.json``."""
+from invattn.experiments.kit.record import Record, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
-class MapMetrics:
+class MapMetrics(Record):
     """How well the maps of a test set agree with its masks; means over images.
 
     Attributes:
@@ -31,6 +26,8 @@ class MapMetrics:
         images: Number of images.
     """
 
+    what: ClassVar[str] = "the metrics of a test set"
+
     s_measure: float
     f_mean: float
     f_max: float
@@ -42,25 +39,9 @@ class MapMetrics:
     mae: float
     images: int
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the metrics as plain JSON values."""
-        plain: dict[str, Any] = plain_values(vars(self))
-        return plain
-
-    @classmethod
-    def from_json(cls, value: Any) -> MapMetrics:
-        """Build metrics from JSON values; a number that is null becomes nan.
-
-        Raises:
-            DataError: If a key is missing or holds a value of the wrong kind.
-        """
-        source = Reader(value, "the metrics of a test set")
-        numbers = {f.name: source.number(f.name) for f in fields(cls) if f.name != "images"}
-        return cls(**numbers, images=source.get("images", int))
-
 
 @dataclass(frozen=True, kw_only=True)
-class CamouflageRow:
+class CamouflageRow(Record):
     """One trained network.
 
     Attributes:
@@ -77,6 +58,8 @@ class CamouflageRow:
         train_loss: Training loss of every epoch; nan is of an epoch that did not finish.
         extra: Further keys of the file, kept as they are.
     """
+
+    what: ClassVar[str] = "a row"
 
     attention: str
     recipe: str
@@ -95,96 +78,19 @@ class CamouflageRow:
         """``<attention>-<recipe>``."""
         return f"{self.attention}-{self.recipe}"
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the row as plain JSON values."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("sets", "extra")}
-        sets = {name: metrics.to_json() for name, metrics in self.sets.items()}
-        plain: dict[str, Any] = plain_values({**self.extra, **own, "sets": sets})
-        return plain
-
-    @classmethod
-    def from_json(cls, value: Any) -> CamouflageRow:
-        """Build a row from JSON values.
-
-        Raises:
-            DataError: If a key is missing or holds a value of the wrong kind.
-        """
-        source = Reader(value, "a row")
-        return cls(
-            attention=source.get("attention", str),
-            recipe=source.get("recipe", str),
-            seed=source.get("seed", int),
-            sets={name: MapMetrics.from_json(part) for name, part in source.get("sets", dict).items()},
-            parameters=source.get("parameters", int),
-            seconds=source.number("seconds"),
-            peak_memory=source.get("peak_memory", int),
-            certificate=source.get("certificate", dict, type(None), default=None),
-            inverse=source.get("inverse", dict, type(None), default=None),
-            train_loss=source.numbers("train_loss"),
-            extra=source.others({f.name for f in fields(cls)}),
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
-class CamouflageRecord:
+class CamouflageRecord(RunRecord):
     """Everything that one run of ``invattn camouflage train`` reports; the content of ``results.json``.
 
+    ``data`` is ``{"name", "fingerprint", "train", "sets", "mean_mask", "notes"}``: images of the training set and of
+    each test set, the S-measure of predicting the mean training mask on each test set, and remarks in words.
+
     Attributes:
-        command: The command line that was run.
-        seed: The seed of the run.
-        versions: Library name -> version.
-        data: ``{"name", "fingerprint", "train", "sets", "mean_mask", "notes"}``: images of the training set and of each
-            test set, the S-measure of predicting the mean training mask on each test set, and remarks in words.
-        settings: Option name -> value, as run.
         rows: One entry for each trained network.
-        schema_version: Version of the file's layout.
-        extra: Further keys of the file, kept as they are.
     """
 
-    command: str
-    seed: int
-    versions: Mapping[str, str]
-    data: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    experiment: ClassVar[str | None] = "camouflage"
+    written_by: ClassVar[str] = "invattn camouflage train"
+
     rows: Sequence[CamouflageRow]
-    schema_version: int = SCHEMA_VERSION
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as plain JSON values, the schema version first."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("rows", "extra")}
-        head = {"schema_version": None, "experiment": CAMOUFLAGE}
-        plain: dict[str, Any] = plain_values(
-            {**head, **self.extra, **own, "rows": [row.to_json() for row in self.rows]}
-        )
-        return plain
-
-    @classmethod
-    def from_json(cls, value: Any) -> CamouflageRecord:
-        """Build a record from JSON values.
-
-        Raises:
-            DataError: If the layout is of another version, a key is missing or a value is of the wrong kind.
-        """
-        source = Reader(value, "results.json")
-        version = source.get("schema_version", int)
-        if version != SCHEMA_VERSION or not is_camouflage(value):
-            raise DataError(
-                f"results.json is no record of `invattn camouflage train` in schema version {SCHEMA_VERSION}. "
-                "Use the version of invattn that wrote it, or run the experiment again."
-            )
-        return cls(
-            command=source.get("command", str),
-            seed=source.get("seed", int),
-            versions=source.get("versions", dict),
-            data=source.get("data", dict),
-            settings=source.get("settings", dict),
-            rows=[CamouflageRow.from_json(entry) for entry in source.get("rows", list)],
-            schema_version=version,
-            extra=source.others({f.name for f in fields(cls)} | {"experiment"}),
-        )
-
-
-def is_camouflage(value: Any) -> bool:
-    """Whether the content of a ``results.json`` is of camouflaged object detection."""
-    return isinstance(value, dict) and value.get("experiment") == CAMOUFLAGE

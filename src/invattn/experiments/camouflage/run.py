@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import torch
 
-from invattn._files import remove_leftovers, write_json
 from invattn.experiments.camouflage.cells import CamouflageCell
 from invattn.experiments.camouflage.config import CamouflageConfig as CamouflageConfig
 from invattn.experiments.camouflage.data import CamouflageData, open_camouflage_data
 from invattn.experiments.camouflage.measure import mean_mask, measure_maps, measure_network
 from invattn.experiments.camouflage.record import CamouflageRecord, CamouflageRow
 from invattn.experiments.camouflage.training import Pretraining, TrainedNetwork, train_network
-from invattn.experiments.kit.arrays import write_arrays
-from invattn.experiments.kit.progress import Progress, SilentProgress
-from invattn.experiments.kit.run import check_output, library_versions, make_folder
-from invattn.experiments.kit.training.companions import in_parallel, on_processes
-from invattn.experiments.kit.training.interruption import Interrupted
+from invattn.experiments.kit.cells import follow_cells, run_cells
+from invattn.experiments.kit.progress import Progress
+from invattn.experiments.kit.run import check_output, library_versions
+from invattn.experiments.kit.training.companions import on_processes
 from invattn.hub import save_model
 
 
@@ -49,23 +46,14 @@ def run_camouflage(config: CamouflageConfig, progress: Progress) -> CamouflageRe
     config.machines().check(batch_size=config.batch_size)
     data = open_camouflage_data(config)
     cells = make_cells(config, data)
-    finished = {cell.name: cell.finished() for cell in cells}
-    remove_leftovers(make_folder(config.output / "cells"))
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(config.threads(threads))
-        Pretraining(config, data, cells[0].fingerprints).run(progress)
-        rows = _rows(cells, finished, progress)
-    except (KeyboardInterrupt, Interrupted):
-        raise Interrupted(
-            f"interrupted: finished cells and the state of the training are in {config.output / 'cells'}. "
-            "Run the same command with --resume to continue."
-        ) from None
-    finally:
-        torch.set_num_threads(threads)
-    record = _record(config, data, cells, rows)
-    write_json(config.output / "results.json", record.to_json())
-    return record
+    return run_cells(
+        cells,
+        progress,
+        run=_row,
+        record=partial(_record, cells),
+        prepare=lambda: Pretraining(config, data, cells[0].fingerprints).run(progress),
+        workers=config.workers,
+    )
 
 
 def follow_camouflage(config: CamouflageConfig, progress: Progress) -> None:
@@ -80,38 +68,20 @@ def follow_camouflage(config: CamouflageConfig, progress: Progress) -> None:
         Interrupted: On Ctrl-C.
     """
     config.machines().check(batch_size=config.batch_size)
-    for cell in [cell for cell in make_cells(config, open_camouflage_data(config)) if cell.finished() is None]:
-        progress.message(f"{cell.name}: training with the first machine")
-        on_processes(partial(train_network, cell), config.machines(), progress)
+    cells = make_cells(config, open_camouflage_data(config))
+    follow_cells(cells, progress, task=lambda cell: partial(train_network, cell), machines=config.machines())
 
 
 def make_cells(config: CamouflageConfig, data: CamouflageData) -> list[CamouflageCell]:
     """Return every training of a run, repeats innermost."""
     fingerprints = data.fingerprints()
-    pairs = [(*pair, repeat) for pair in config.variants() for repeat in range(config.repeats)]
-    return [CamouflageCell(config, data, fingerprints, *pair) for pair in pairs]
-
-
-def _rows(
-    cells: list[CamouflageCell], finished: dict[str, CamouflageRow | None], progress: Progress
-) -> list[CamouflageRow]:
-    """Return the row of every cell, in their order."""
-    rows = {name: row for name, row in finished.items() if row is not None}
-    for name in rows:
-        progress.message(f"{name}: finished before, skipped")
-    waiting = [cell for cell in cells if cell.name not in rows]
-    workers = min(cells[0].config.workers, len(waiting))
-    if workers > 1:
-        threads = torch.get_num_threads()
-        found = in_parallel(_row_alone, waiting, workers=workers, threads=threads, progress=progress)
-    else:
-        found = [_row(cell, progress) for cell in waiting]
-    rows |= {cell.name: row for cell, row in zip(waiting, found, strict=True)}
-    return [rows[cell.name] for cell in cells]
-
-
-def _row_alone(cell: CamouflageCell) -> CamouflageRow:
-    return _row(cell, SilentProgress())
+    return [
+        CamouflageCell(
+            config=config, data=data, fingerprints=fingerprints, attention=attention, recipe=recipe, repeat=repeat
+        )
+        for attention, recipe in config.variants()
+        for repeat in range(config.repeats)
+    ]
 
 
 def _row(cell: CamouflageCell, progress: Progress) -> CamouflageRow:
@@ -119,16 +89,13 @@ def _row(cell: CamouflageCell, progress: Progress) -> CamouflageRow:
     trained = on_processes(partial(train_network, cell), machines, progress)
     if trained.outcome.stopped_at is not None:
         row = _unmeasured(cell, trained)
-        progress.message(f"{cell.name}: {row.extra['stopped']}. Its last saved state stays in {cell.file('ckpt')}.")
-        cell.finish(row)
+        cell.leave(row, row.extra["stopped"], progress)
         return row
     network = trained.network.to("cuda" if machines.on_gpu else "cpu")
     measured = measure_network(cell, network, progress)
-    folder = cell.config.output
     if cell.repeat == 0:
-        save_model(network.cpu(), folder / "model" / cell.variant, config=cell.network_config)
-        make_folder(folder / "artifacts")
-        write_arrays(folder / "artifacts" / f"{cell.variant}.npz", measured.arrays(trained.outcome.losses))
+        save_model(network.cpu(), cell.model_folder, config=cell.model_config)
+        cell.write_figures(measured.arrays(trained.outcome.losses))
     row = _unmeasured(cell, trained, sets=measured.metrics(), inverse=measured.inverse, s_each=measured.s_each())
     cell.finish(row)
     return row
@@ -156,15 +123,14 @@ def _unmeasured(cell: CamouflageCell, trained: TrainedNetwork, *, s_each: Any = 
     )
 
 
-def _record(
-    config: CamouflageConfig, data: CamouflageData, cells: list[CamouflageCell], rows: list[CamouflageRow]
-) -> CamouflageRecord:
+def _record(cells: list[CamouflageCell], rows: list[CamouflageRow]) -> CamouflageRecord:
+    config, data = cells[0].config, cells[0].data
     mean = mean_mask(data.train, side=config.image_size).numpy()
     baseline = {part.name: measure_maps(lambda _: mean, part, on_image=lambda: None) for part in data.test}
     return CamouflageRecord(
         command=config.command(),
         seed=config.seed,
-        versions=library_versions() | {name: version(name) for name in ("pysodmetrics", "transformers")},
+        versions=library_versions("torchmetrics", "pysodmetrics", "transformers"),
         data={
             "name": data.train.name,
             "fingerprint": cells[0].fingerprints["train"],

@@ -27,8 +27,10 @@ from invattn.experiments.camouflage.cells import CamouflageCell
 from invattn.experiments.camouflage.config import CamouflageConfig
 from invattn.experiments.camouflage.data import CamouflageData, TrainingPairs
 from invattn.experiments.camouflage.network import CamouflageNetwork, LightHead
+from invattn.experiments.kit.cells import check_key
 from invattn.experiments.kit.progress import Progress
-from invattn.experiments.kit.run import make_folder, source_hash
+from invattn.experiments.kit.run import make_folder
+from invattn.experiments.kit.sources import source_hash
 from invattn.experiments.kit.training.companions import on_processes
 from invattn.experiments.kit.training.fit import FitResult, fit
 from invattn.experiments.kit.training.loader import Batch, ResumableLoader, derive_seed, seeded
@@ -153,7 +155,7 @@ def train_network(cell: CamouflageCell, worker: Worker, progress: Progress) -> T
 def start_network(cell: CamouflageCell) -> CamouflageNetwork:
     """Return the network before its first step: weights drawn from the seed, and those that the backbone learnt."""
     with seeded(cell.seed, "model"):
-        network = cell.network_config.build()
+        network = cell.model_config.build()
     if cell.config.pretrain_epochs:
         load_pretrained(network.backbone, Pretraining(cell.config, cell.data, cell.fingerprints).file("safetensors"))
     else:
@@ -179,7 +181,7 @@ class Pretraining:
     @property
     def key(self) -> str:
         """Hash of everything that the weights depend on."""
-        data = {"train": self.fingerprints["train"], "torch": torch.__version__, "code": source_hash()}
+        data = {"train": self.fingerprints["train"], "torch": torch.__version__, "code": source_hash(__name__)}
         return hash_json(self.config.cell_settings() | data)
 
     def file(self, kind: str) -> Path:
@@ -201,11 +203,7 @@ class Pretraining:
             on_processes(partial(_train, self), self.config.machines(), progress)
             return
         content = read_json(self.file("json"))
-        if not isinstance(content, dict) or content.get("key") != self.key:
-            raise DataError(
-                f"{self.file('json').parent} holds a backbone of other options, data or code. Choose another --output, "
-                "or delete that folder."
-            )
+        check_key(content, self.key, self.file("json").parent, what="a backbone")
         progress.message("backbone: trained before, skipped")
 
 

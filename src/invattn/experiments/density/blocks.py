@@ -1,4 +1,4 @@
-"""How far one place of an image reaches: |dz_i / dx_j| for a middle place i and every place j."""
+"""What each residual block of a flow does, and how far one place of an image reaches through it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import Tensor
 
-from invattn.bijections import Bijection, Composed, ResidualBijection
+from invattn.bijections import Composed, ResidualBijection
 from invattn.experiments.density.likelihood import block_inputs
 from invattn.flows import Flow
 from invattn.logdet import PowerSeries
 
-TERMS = 12
-PROBES = 1
+TERMS, PROBES = 12, 1
 """Terms and probes of the power series; every evaluation of a block draws the same probes."""
 
 
@@ -55,8 +55,14 @@ def block_effects(flow: Flow, x: Tensor, *, seed: int, without: bool = True) -> 
         seed: Decides the probes of the log-determinants.
         without: Whether to evaluate the flow once more for each block, without it.
     """
-    own = _with_own_probes(flow)
-    blocks = _blocks(own.bijection)
+    own = copy.deepcopy(flow).eval()
+    blocks = [part for part in own.bijection.modules() if isinstance(part, ResidualBijection)]
+    device = next(flow.bijection.parameters()).device
+    for part in blocks:
+        # A block with a generator of its own has the same probes whether or not another one stands before it:
+        # differences are paired.
+        if not part.log_det_estimator.needs_separate_tokens:
+            part.log_det_estimator = PowerSeries(terms=TERMS, probes=PROBES, generator=torch.Generator(device))
     whole = _score(own, blocks, x, seed=seed)
     found = []
     for path, (block, point) in block_inputs(own.bijection, x).items():
@@ -66,36 +72,18 @@ def block_effects(flow: Flow, x: Tensor, *, seed: int, without: bool = True) -> 
         if without:
             with _left_out(own, path) as rest:
                 change = _score(rest, blocks, x, seed=seed) - whole
+        length = point.flatten(1).norm(dim=1).clamp_min(torch.finfo(point.dtype).tiny)
         found.append(
             BlockEffect(
                 path=path,
                 kind=block.branch.kind,
                 log_det=float(log_det.double().mean()) / x[0].numel(),
-                size=_relative_size(block, point),
+                size=float((block.branch(point).flatten(1).norm(dim=1) / length).double().mean()),
                 change=float(change.mean()),
                 change_error=float(change.std()) / math.sqrt(len(x)),
             )
         )
     return found
-
-
-def _relative_size(block: ResidualBijection, point: Tensor) -> float:
-    length = point.flatten(1).norm(dim=1).clamp_min(torch.finfo(point.dtype).tiny)
-    return float((block.branch(point).flatten(1).norm(dim=1) / length).double().mean())
-
-
-def _with_own_probes(flow: Flow) -> Flow:
-    """Return a copy in eval mode in which every block draws its probes from a generator of its own.
-
-    A block then has the same probes whether or not another one stands before it, and differences are paired.
-    """
-    other = copy.deepcopy(flow).eval()
-    device = next(flow.bijection.parameters()).device
-    for part in _blocks(other.bijection):
-        if not part.log_det_estimator.needs_separate_tokens:
-            generator = torch.Generator(device)
-            part.log_det_estimator = PowerSeries(terms=TERMS, probes=PROBES, generator=generator)
-    return other
 
 
 @contextmanager
@@ -123,10 +111,6 @@ def _reset(blocks: list[ResidualBijection], seed: int) -> None:
     for number, block in enumerate(blocks):
         for generator in block.generators:
             generator.manual_seed(seed + number)
-
-
-def _blocks(bijection: Bijection) -> list[ResidualBijection]:
-    return [part for part in bijection.modules() if isinstance(part, ResidualBijection)]
 
 
 @dataclass(frozen=True)
@@ -158,19 +142,15 @@ def receptive_fields(flow: Flow, x: Tensor) -> list[ReceptiveField]:
     Returns:
         At most three fields; none where the first residual block does not map images of more than one place.
     """
-    inputs = block_inputs(flow.bijection, x)
-    on_grid = _first_scale(list(inputs.values()))
+    on_grid = _first_scale(list(block_inputs(flow.bijection, x).values()))
     if not on_grid or on_grid[0][1].shape[-2:].numel() == 1:
         return []
     height, width = on_grid[0][1].shape[-2:]
     place = (height // 2, width // 2)
-    attention = [block for block, point in on_grid if block.branch.mixes_tokens and point.dim() == 3]
     first, last = on_grid[0][0], on_grid[-1][0]
-    wanted = [
-        ("convolution", first, first),
-        ("scale", first, last),
-        *(("attention", part, part) for part in attention[:1]),
-    ]
+    wanted = [("convolution", first, first), ("scale", first, last)]
+    attention = [block for block, point in on_grid if block.branch.mixes_tokens and point.dim() == 3]
+    wanted += [("attention", part, part) for part in attention[:1]]
     fields = []
     for what, start, end in wanted:
         reaching, leaving = _run(flow, x, first=start, last=end)
@@ -184,12 +164,7 @@ def _first_scale(entries: Sequence[tuple[ResidualBijection, Tensor]]) -> list[tu
         return []
     _, channels, height, width = entries[0][1].shape
     shapes = ((channels, height, width), (height * width, channels))
-    found = []
-    for entry in entries:
-        if tuple(entry[1].shape[1:]) not in shapes:
-            break
-        found.append(entry)
-    return found
+    return list(takewhile(lambda entry: tuple(entry[1].shape[1:]) in shapes, entries))
 
 
 @torch.enable_grad()

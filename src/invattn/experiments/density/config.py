@@ -161,7 +161,6 @@ class DensityConfig(DataOptions, ModelOptions, TrainingOptions, OutputOptions):
     def __post_init__(self) -> None:
         check_options(self)
         parse_positions(self.attention_positions)
-        self.machines()
         if self.dequantisation != "uniform" and self.family != "images":
             raise ValueError(
                 f"{self.dequantisation} dequantisation is for images: the points of {self.data} are no whole values. "

@@ -12,15 +12,14 @@ from torch import Tensor
 from invattn._errors import DataError
 from invattn._files import write_json
 from invattn.bijections import Bijection
-from invattn.experiments.density.bound import ImportanceBound, importance_bound
 from invattn.experiments.density.config import EvaluateOptions
 from invattn.experiments.density.data import DensityData, DequantisedData, GeneratedData
 from invattn.experiments.density.images import load_density_images
 from invattn.experiments.density.likelihood import TARGET_ERROR, compare, measure_likelihood
-from invattn.experiments.density.measure import inputs_of_test, measure, unmeasured
+from invattn.experiments.density.measure import ImportanceBound, importance_bound, inputs_of_test, measure, unmeasured
 from invattn.experiments.density.points import PLANE
 from invattn.experiments.density.record import DensityResult
-from invattn.experiments.density.stored import StoredData, open_flow, read_stored_data
+from invattn.experiments.density.stored import open_flow, read_stored_data
 from invattn.experiments.kit.data.dequantise import dequantise
 from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.progress import Progress, task_of
@@ -38,11 +37,6 @@ _PHOTOS = "photos"
 
 def stress_inputs(data: DensityData, *, count: int, seed: int) -> dict[str, Tensor]:
     """Return name -> inputs with shape (n, *event), n at most ``count``.
-
-    Args:
-        data: What the flow is evaluated on.
-        count: Inputs of each kind.
-        seed: Decides what is random.
 
     Raises:
         DataError: If the photographs that serve as other images cannot be read.
@@ -106,35 +100,20 @@ class InverseStress:
 def inverse_stress(
     bijection: Bijection, x: Tensor, *, name: str, on_batch: Callable[[int], None] | None = None
 ) -> InverseStress:
-    """Compute z = f(x), solve f(y) = z, and compare y with x.
-
-    Uncertified flows with an exact likelihood may explode here while they invert test samples well.
-
-    Args:
-        bijection: f, in eval mode.
-        x: Inputs with shape (n, ...), finite.
-        name: What they are, in words.
-        on_batch: Called with the number of inputs done, after each batch.
+    """Compute z = f(x) at finite inputs x with shape (n, ...), solve f(y) = z, and compare y with x.
 
     References:
         Behrmann et al. 2021, "Understanding and mitigating exploding inverses in invertible neural networks".
     """
-    errors, scales, converged = [], [], 0
+    errors, converged = [], 0
     for part in torch.split(x, _BATCH):
         solution = bijection.solve(bijection(part))
         errors.append(compare(solution, part))
-        scales.append(part.abs().flatten(1).amax(dim=1).clamp_min(1.0))
         converged += int(solution.converged.sum())
         if on_batch is not None:
             on_batch(len(part))
-    error, scale = torch.cat(errors), torch.cat(scales)
-    return InverseStress(
-        name=name,
-        count=len(x),
-        converged=converged,
-        error_max=float(error.max()),
-        relative_max=float((error / scale).max()),
-    )
+    error, scale = torch.cat(errors), x.abs().flatten(1).amax(dim=1).clamp_min(1.0)
+    return InverseStress(name, len(x), converged, float(error.max()), float((error / scale).max()))
 
 
 EVALUATION_FILE = "evaluation.json"
@@ -171,7 +150,7 @@ class ModelEvaluation:
             "model": self.result.variant,
             "data": self.data.describe(),
             "seed": self.result.seed,
-            "versions": library_versions(),
+            "versions": library_versions("torchmetrics"),
             "exact": self.exact,
             "unbiased": self.unbiased,
             "unbiased_error": self.unbiased_error,
@@ -183,10 +162,6 @@ class ModelEvaluation:
 
 def evaluate_model(options: EvaluateOptions, progress: Progress) -> ModelEvaluation:
     """Measure a stored flow, and write ``evaluation.json`` where an output is given.
-
-    Args:
-        options: The user's.
-        progress: Is told of every batch.
 
     Raises:
         DataError: If the folder holds no flow, or the data cannot be used or have another shape.
@@ -201,27 +176,22 @@ def evaluate_model(options: EvaluateOptions, progress: Progress) -> ModelEvaluat
     if options.importance_samples and not isinstance(data, DequantisedData):
         raise DataError("--importance-samples is for images: points are not dequantised. Leave it out.")
     flow = flow.to("cuda" if torch.cuda.is_available() else "cpu")
-    unknown = unmeasured(options.model.name, flow, seed=seed, unit=data.unit)
-    result, found = measure(flow, inputs_of_test(flow, data), unknown, progress, seed=seed, unit=data.unit)
+    unknown, test = unmeasured(options.model.name, flow, seed=seed, unit=data.unit), inputs_of_test(flow, data)
+    result, found = measure(flow, test, unknown, progress, seed=seed, unit=data.unit)
     evaluation = ModelEvaluation(result, data, found.exact, _inverses(flow, data, options.stress, seed, progress))
     if options.unbiased and found.exact and result.refused is None:
-        evaluation = _with_unbiased(evaluation, flow, seed)
+        # Once more, with random probes in the place of whole Jacobians.
+        generator = torch.Generator(device=test.x.device).manual_seed(derive_seed(seed, "unbiased evaluation"))
+        target, unit = TARGET_ERROR / data.unit.scale, data.unit
+        found = measure_likelihood(flow, test.x, exact=False, target_error=target, cost=test.cost, generator=generator)
+        error = unit.scale * found.estimator_error
+        evaluation = replace(evaluation, unbiased=unit.of(found.mean), unbiased_error=error)
     if options.importance_samples and isinstance(data, DequantisedData) and result.refused is None:
         bound = importance_bound(flow, data, samples=options.importance_samples, seed=seed, progress=progress)
         evaluation = replace(evaluation, bound=bound)
     if options.output is not None:
         write_json(make_folder(options.output) / EVALUATION_FILE, evaluation.to_json())
     return evaluation
-
-
-def _with_unbiased(evaluation: ModelEvaluation, flow: Flow, seed: int) -> ModelEvaluation:
-    """Measure once more, with random probes in the place of whole Jacobians."""
-    unit, test = evaluation.data.unit, inputs_of_test(flow, evaluation.data)
-    generator = torch.Generator(device=test.x.device).manual_seed(derive_seed(seed, "unbiased evaluation"))
-    found = measure_likelihood(
-        flow, test.x, exact=False, target_error=TARGET_ERROR / unit.scale, cost=test.cost, generator=generator
-    )
-    return replace(evaluation, unbiased=unit.of(found.mean), unbiased_error=unit.scale * found.estimator_error)
 
 
 def _inverses(flow: Flow, data: DensityData, count: int, seed: int, progress: Progress) -> tuple[InverseStress, ...]:
@@ -244,29 +214,25 @@ def evaluation_data(config: FlowConfig, options: EvaluateOptions) -> DensityData
         DataError: If they cannot be used, or a sample has another shape than the flow takes.
     """
     stored = read_stored_data(options.model)
+    size, seed = options.test_size, options.seed
     if isinstance(config, ImageFlowConfig):
+        side = config.image_shape[-1]
         images = stored.images(
-            name=options.data,
-            data_root=options.data_root,
-            image_size=config.image_shape[-1],
-            test_size=options.test_size,
-            seed=options.seed,
+            name=options.data, data_root=options.data_root, image_size=side, test_size=size, seed=seed
         )
         data: DensityData = replace(images, learned=config.dequantisation == "variational")
     else:
-        data = _generated(stored, options)
+        name, known = options.data or str(stored.values.get("name", "sets")), ("sets", *PLANE)
+        if name not in known:
+            raise DataError(
+                f"{options.model} is a flow over points, and {name} holds images. "
+                f"Give --data one of {', '.join(known)}."
+            )
+        size = stored.number("test_size") if size is None else size
+        data = GeneratedData(name, test_size=size, seed=stored.number("seed") if seed is None else seed)
     if data.event_shape != config.event_shape:
         found, wanted = (" x ".join(map(str, shape)) for shape in (data.event_shape, config.event_shape))
         raise DataError(
             f"{data.name} has samples of {found}; {options.model} is a flow over {wanted}. Name other data: --data."
         )
     return data
-
-
-def _generated(stored: StoredData, options: EvaluateOptions) -> DensityData:
-    name = options.data or str(stored.values.get("name", "sets"))
-    if name not in ("sets", *PLANE):
-        known = ", ".join(("sets", *PLANE))
-        raise DataError(f"{options.model} is a flow over points, and {name} holds images. Give --data one of {known}.")
-    size = stored.number("test_size") if options.test_size is None else options.test_size
-    return GeneratedData(name, test_size=size, seed=stored.number("seed") if options.seed is None else options.seed)

@@ -56,13 +56,7 @@ EFFECT_BUDGET = 4e10
 
 
 def make_density_figures(flow: Flow, test: Tensor, *, losses: list[float], seed: int) -> Arrays:
-    """Return all arrays of a trained flow over point sets.
-
-    Args:
-        flow: The trained distribution of sets with shape (N, 2).
-        test: Test sets with shape (n, N, 2).
-        losses: Training loss of every step.
-        seed: Decides the samples.
+    """Return all arrays of a trained flow over point sets with shape (N, 2), at test sets with shape (n, N, 2).
 
     Returns:
         Array name -> values. ``conditional`` holds log p(y | points so far) at the grid points y, shape
@@ -85,11 +79,8 @@ def conditional_densities(flow: Flow, points: Tensor) -> Tensor:
     """Return log p(y | x_1 ... x_n) on a grid for every n of ``ARRIVED``, shape (len(ARRIVED), SIDE, SIDE).
 
     log p(x_1 ... x_n, y) under the model of sets of n + 1 points, with exact log-determinants, less the logarithm of
-    its sum over the grid times the area of a cell.
-
-    Args:
-        flow: The distribution of sets; its bijection takes any number of points.
-        points: One set, shape (N, 2), N at least the last of ``ARRIVED``.
+    its sum over the grid times the area of a cell; ``points`` is one set, shape (N, 2), N at least the last of
+    ``ARRIVED``.
     """
     bijection = with_estimator(flow, Exact()).bijection
     side = torch.linspace(-REACH, REACH, SIDE, dtype=points.dtype)
@@ -122,18 +113,11 @@ def _clearest(test: Tensor) -> int:
 
 @torch.no_grad()
 def make_plane_figures(flow: Flow, test: Tensor, *, losses: Sequence[float], seed: int) -> Arrays:
-    """Return all arrays of a trained flow over points of the plane.
-
-    Args:
-        flow: The trained distribution of points, event shape (2,), in eval mode.
-        test: Test points with shape (n, 2).
-        losses: Training loss of every step.
-        seed: Decides the samples.
+    """Return all arrays of a trained flow over points of the plane, in eval mode, at test points with shape (n, 2).
 
     Returns:
-        Array name -> values: ``losses``, ``plane_points`` and ``plane_samples`` (., 2), ``plane_density`` with
-        log p at the middles of a grid's cells, shape (PLANE_SIDE, PLANE_SIDE), rows by
-        rising second coordinate, and
+        Array name -> values: ``losses``, ``plane_points`` and ``plane_samples`` (., 2), ``plane_density`` with log p at
+        the middles of a grid's cells, shape (PLANE_SIDE, PLANE_SIDE), rows by rising second coordinate, and
         ``plane_reach``: the grid spans [-reach, reach] along both axes.
     """
     reach = 1.15 * float(test.abs().max())

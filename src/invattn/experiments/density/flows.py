@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar
 
@@ -82,20 +83,14 @@ def parse_positions(text: str) -> Positions:
     """
     if text.startswith("interleaved"):
         return text
-    pairs = []
-    for part in text.split(","):
-        scale, colon, block = part.strip().partition(":")
-        if not colon or not _is_whole(scale) or not _is_whole(block):
-            raise ValueError(
-                "attention_positions are scale:block pairs separated by commas, such as 0:-1, or interleaved:k; got "
-                f"{text!r}."
-            )
-        pairs.append((int(scale), int(block)))
-    return tuple(pairs)
-
-
-def _is_whole(text: str) -> bool:
-    return text.isascii() and text.removeprefix("-").isdigit()
+    pairs = [re.fullmatch(r"(-?[0-9]+):(-?[0-9]+)", part.strip()) for part in text.split(",")]
+    found = tuple((int(pair[1]), int(pair[2])) for pair in pairs if pair is not None)
+    if len(found) < len(pairs):
+        raise ValueError(
+            "attention_positions are scale:block pairs separated by commas, such as 0:-1, or interleaved:k; got "
+            f"{text!r}."
+        )
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
 
-from invattn._errors import DataError
 from invattn._files import plain_values
-from invattn.experiments.kit.record import SCHEMA_VERSION, Reader
-
-EXPERIMENT = "density"
+from invattn.experiments.kit.record import Reader, Record, RunRecord
 
 UNITS = ("nats", "bits")
 """In which -log p / d may be reported."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DensityMetrics:
+class DensityMetrics(Record):
     """How well a trained flow explains the test samples.
 
     Attributes:
@@ -35,6 +32,8 @@ class DensityMetrics:
             (-log2 p(v + u) + log2 q(u | v)) / d. The record's settings say which.
     """
 
+    what: ClassVar[str] = "a result's metrics"
+
     per_dim: float | None
     standard_error: float | None
     median: float
@@ -46,31 +45,25 @@ class DensityMetrics:
 
     def to_json(self) -> dict[str, Any]:
         """Return the metrics as plain JSON values, the unit in the name of the first."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("per_dim", "unit")}
-        return {f"{self.unit}_per_dim": self.per_dim} | values
+        plain: dict[str, Any] = plain_values({f"{self.unit}_per_dim": self.per_dim} | vars(self))
+        del plain["per_dim"], plain["unit"]
+        return plain
 
     @classmethod
-    def from_json(cls, value: Any) -> DensityMetrics:
+    def from_json(cls, value: Any) -> Self:
         """Build metrics from JSON values; a measured number that is null becomes nan, a refused one stays None.
 
         Raises:
             DataError: If a key is missing or holds a value of the wrong kind.
         """
-        source = Reader(value, "a result's metrics")
+        source = Reader(value, cls.what)
         unit = next((name for name in UNITS if f"{name}_per_dim" in value), UNITS[0])
-        return cls(
-            per_dim=source.get(f"{unit}_per_dim", int, float, type(None)),
-            standard_error=source.get("standard_error", int, float, type(None)),
-            unit=unit,
-            **{f.name: source.number(f.name) for f in fields(cls) if f.name not in _WRITTEN_APART},
-        )
-
-
-_WRITTEN_APART = ("per_dim", "standard_error", "unit")
+        per_dim = source.get(f"{unit}_per_dim", int, float, type(None))
+        return cls(**cls._read(source, apart={"per_dim": per_dim, "unit": unit}))
 
 
 @dataclass(frozen=True, kw_only=True)
-class DensityResult:
+class DensityResult(Record):
     """One trained flow.
 
     Attributes:
@@ -95,93 +88,19 @@ class DensityResult:
     train_loss: Sequence[float] = field(default_factory=list)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the result as plain JSON values."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("metrics", "extra")}
-        plain: dict[str, Any] = plain_values({**self.extra, **own, "metrics": self.metrics.to_json()})
-        return plain
-
-    @classmethod
-    def from_json(cls, value: Any) -> DensityResult:
-        """Build a result from JSON values; a measured number that is null becomes nan, a refused one stays None.
-
-        Raises:
-            DataError: If a key is missing or holds a value of the wrong kind.
-        """
-        source = Reader(value, "a result")
-        return cls(
-            variant=source.get("variant", str),
-            metrics=DensityMetrics.from_json(source.get("metrics", dict)),
-            seed=source.get("seed", int),
-            cpu_seconds=source.number("cpu_seconds"),
-            parameters=source.get("parameters", int),
-            certificate=source.get("certificate", dict, type(None), default=None),
-            refused=source.get("refused", str, type(None), default=None),
-            train_loss=source.numbers("train_loss"),
-            extra=source.others({f.name for f in fields(cls)}),
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
-class DensityRecord:
+class DensityRecord(RunRecord):
     """Everything that one run of the density experiment reports; the content of ``results.json``.
 
+    ``data`` is ``{"name", "train", "test", "dimensions", "event_shape", "references", "notes"}``, of images also
+    ``{"fingerprint", "levels"}``.
+
     Attributes:
-        command: The command line that was run.
-        seed: The seed of the run.
-        versions: Library name -> version.
-        data: ``{"name", "train", "test", "dimensions", "event_shape", "references", "notes"}``, of images also
-            ``{"fingerprint", "levels"}``.
-        settings: Option name -> value, as run.
         results: One entry for each trained variant.
-        schema_version: Version of the file's layout.
-        extra: Further keys of the file, kept as they are.
     """
 
-    command: str
-    seed: int
-    versions: Mapping[str, str]
-    data: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    experiment: ClassVar[str | None] = "density"
+    written_by: ClassVar[str] = "invattn density"
+
     results: Sequence[DensityResult]
-    schema_version: int = SCHEMA_VERSION
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as plain JSON values, the schema version first."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("results", "extra")}
-        head = {"schema_version": None, "experiment": EXPERIMENT}
-        plain: dict[str, Any] = plain_values(
-            {**head, **self.extra, **own, "results": [result.to_json() for result in self.results]}
-        )
-        return plain
-
-    @classmethod
-    def from_json(cls, value: Any) -> DensityRecord:
-        """Build a record from JSON values.
-
-        Raises:
-            DataError: If the layout is of another version, a key is missing or a value is of the wrong kind.
-        """
-        source = Reader(value, "results.json")
-        version = source.get("schema_version", int)
-        if version != SCHEMA_VERSION or source.get("experiment", str, default="") != EXPERIMENT:
-            raise DataError(
-                f"results.json is no record of `invattn density` in schema version {SCHEMA_VERSION}. "
-                "Use the version of invattn that wrote it, or run the experiment again."
-            )
-        return cls(
-            command=source.get("command", str),
-            seed=source.get("seed", int),
-            versions=source.get("versions", dict),
-            data=source.get("data", dict),
-            settings=source.get("settings", dict),
-            results=[DensityResult.from_json(entry) for entry in source.get("results", list)],
-            schema_version=version,
-            extra=source.others({f.name for f in fields(cls)} | {"experiment"}),
-        )
-
-
-def is_density(value: Any) -> bool:
-    """Whether the content of a ``results.json`` is of the density experiment."""
-    return isinstance(value, dict) and value.get("experiment") == EXPERIMENT

@@ -96,10 +96,9 @@ def coded_bits(images: Tensor, *, form: str) -> float:
         images: uint8, shape (n, 3, H, W).
         form: WEBP or PNG, as Pillow names them, at their strongest compression.
     """
-    options: dict[str, Any] = _STRONGEST[form]
     total = 0
     for image in images:
         file = io.BytesIO()
-        to_image(image).save(file, format=form, **options)
+        to_image(image).save(file, format=form, **_STRONGEST[form])
         total += file.tell()
     return 8 * total / images.numel()

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import platform
-import time
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 
-import torch
-
-import invattn
 from invattn._errors import DataError
-from invattn._files import remove_leftovers, write_json
+from invattn._files import write_json
 from invattn.bijections import Composed
 from invattn.experiments.density.cells import DensityCell
 from invattn.experiments.density.config import DensityConfig as DensityConfig
@@ -24,13 +17,13 @@ from invattn.experiments.density.measure import inputs_of_test, measure
 from invattn.experiments.density.record import DensityRecord, DensityResult
 from invattn.experiments.density.stored import DATA_FILE
 from invattn.experiments.density.training import train_flow
-from invattn.experiments.kit.arrays import Arrays, write_arrays
+from invattn.experiments.kit.arrays import Arrays
+from invattn.experiments.kit.cells import Deadline, follow_cells, run_cells
 from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.progress import Progress
-from invattn.experiments.kit.run import check_output, make_folder
+from invattn.experiments.kit.run import check_output, library_versions
 from invattn.experiments.kit.training.companions import on_processes
 from invattn.experiments.kit.training.fit import without_tf32
-from invattn.experiments.kit.training.interruption import Interrupted
 from invattn.experiments.kit.training.loader import derive_seed
 from invattn.flows import Flow
 from invattn.hub import save_model
@@ -55,25 +48,18 @@ def run_density(config: DensityConfig, progress: Progress) -> DensityRecord:
         OSError: If a file cannot be written; it names the file, and finished cells are kept.
         Interrupted: On Ctrl-C, and when the minutes are over; the message says how to continue.
     """
-    deadline = _deadline(config)
+    deadline = Deadline.after(config.max_minutes)
     check_output(config.output)
     config.machines().check(batch_size=config.batch_size)
     data = open_data(config)
     config = with_steps(config, data)
-    cells = _cells(config, data)
-    finished = {cell.name: cell.finished() for cell in cells}
-    remove_leftovers(make_folder(config.output / "cells"))
-    try:
-        results = [_result(cell, finished[cell.name], deadline, progress) for cell in cells]
-    except (KeyboardInterrupt, Interrupted):
-        why = f"{config.max_minutes:g} minutes are over" if time.monotonic() >= deadline else "interrupted"
-        raise Interrupted(
-            f"{why}: finished cells and the state of the training are in {config.output / 'cells'}. "
-            "Run the same command with --resume to continue."
-        ) from None
-    record = _record(config, data, results)
-    write_json(config.output / "results.json", record.to_json())
-    return record
+    return run_cells(
+        make_cells(config, data),
+        progress,
+        run=partial(_result, deadline),
+        record=partial(_record, config, data),
+        deadline=deadline,
+    )
 
 
 def follow_density(config: DensityConfig, progress: Progress) -> None:
@@ -90,22 +76,20 @@ def follow_density(config: DensityConfig, progress: Progress) -> None:
         Interrupted: On Ctrl-C.
         WorkerLost: If the first machine does not answer.
     """
-    deadline = _deadline(config)
+    deadline = Deadline.after(config.max_minutes)
     config.machines().check(batch_size=config.batch_size)
     data = open_data(config)
-    for cell in [cell for cell in _cells(with_steps(config, data), data) if cell.finished() is None]:
-        progress.message(f"{cell.name}: training with the first machine")
-        on_processes(partial(train_flow, cell, deadline), config.machines(), progress)
+    cells = make_cells(with_steps(config, data), data)
+    follow_cells(cells, progress, task=lambda cell: partial(train_flow, cell, deadline.at), machines=config.machines())
 
 
-def _deadline(config: DensityConfig) -> float:
-    """Return when training has to stop, on the clock of ``time.monotonic``."""
-    return time.monotonic() + 60 * config.max_minutes if config.max_minutes else math.inf
-
-
-def _cells(config: DensityConfig, data: DensityData) -> list[DensityCell]:
-    pairs = [(*pair, repeat) for pair in config.variants() for repeat in range(config.repeats)]
-    return [DensityCell(config, data, *pair) for pair in pairs]
+def make_cells(config: DensityConfig, data: DensityData) -> list[DensityCell]:
+    """Return every training of a run, repeats innermost."""
+    return [
+        DensityCell(config=config, data=data, attention=attention, recipe=recipe, repeat=repeat)
+        for attention, recipe in config.variants()
+        for repeat in range(config.repeats)
+    ]
 
 
 def open_data(config: DensityConfig) -> DensityData:
@@ -146,15 +130,11 @@ def with_steps(config: DensityConfig, data: DensityData) -> DensityConfig:
     return replace(config, steps=config.epochs * (images // config.batch_size), epochs=0)
 
 
-def _result(cell: DensityCell, finished: DensityResult | None, deadline: float, progress: Progress) -> DensityResult:
-    if finished is not None:
-        progress.message(f"{cell.name}: finished before, skipped")
-        return finished
+def _result(deadline: Deadline, cell: DensityCell, progress: Progress) -> DensityResult:
     machines = cell.config.machines()
-    flow, result = on_processes(partial(train_flow, cell, deadline), machines, progress)
+    flow, result = on_processes(partial(train_flow, cell, deadline.at), machines, progress)
     if result.extra["stopped_at"] is not None:
-        progress.message(f"{cell.name}: {result.refused}. Its last saved state stays in {cell.file('ckpt')}.")
-        cell.finish(result)
+        cell.leave(result, str(result.refused), progress)
         return result
     flow = flow.to("cuda" if machines.on_gpu else "cpu")
     with without_tf32():
@@ -169,17 +149,14 @@ def _result(cell: DensityCell, finished: DensityResult | None, deadline: float, 
 def _write(cell: DensityCell, flow: Flow, result: DensityResult, found: LikelihoodReport) -> None:
     """Write model and figures of a first repeat, then the numbers; their file says that the cell is done."""
     assert isinstance(flow.bijection, Composed)
-    output, unit = cell.config.output, cell.data.unit
+    unit = cell.data.unit
     per_sample = found.nats + unit.offset / unit.scale
     arrays: Arrays = {"nats": per_sample.cpu().numpy()}
-    name = cell.variant if cell.repeat == 0 else cell.name
     if cell.repeat == 0:
         arrays |= _figures(cell, flow, list(result.train_loss))
-        folder = output / "model" / cell.variant
-        save_model(flow.cpu().bijection, folder, config=cell.model_config)
-        write_json(folder / DATA_FILE, cell.data.describe())
-    make_folder(output / "artifacts")
-    write_arrays(output / "artifacts" / f"{name}.npz", arrays)
+        save_model(flow.cpu().bijection, cell.model_folder, config=cell.model_config)
+        write_json(cell.model_folder / DATA_FILE, cell.data.describe())
+    cell.write_figures(arrays)
     cell.finish(result)
 
 
@@ -194,11 +171,10 @@ def _figures(cell: DensityCell, flow: Flow, losses: list[float]) -> Arrays:
 
 
 def _record(config: DensityConfig, data: DensityData, results: list[DensityResult]) -> DensityRecord:
-    own = {"invattn": invattn.__version__, "python": platform.python_version(), "torch": torch.__version__}
     return DensityRecord(
         command=config.command(),
         seed=config.seed,
-        versions=own | {name: version(name) for name in ("lightning", "numpy", "safetensors")},
+        versions=library_versions(),
         data=data.record(steps=config.steps, batch_size=config.batch_size),
         settings=config.settings(),
         results=results,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -62,14 +63,11 @@ def draw_samples(
     first samples do not depend on how many follow.
 
     Args:
-        flow: The distribution, with a standard normal base.
+        flow: The distribution, with a standard normal base; the samples are on its device.
         count: How many.
         seed: Decides them.
         temperature: Factor of the base's standard deviation, above 0; 1 samples the model itself.
         on_batch: Called with the number of samples done, after each batch.
-
-    Returns:
-        The samples, on the device of the flow.
     """
     return invert(flow, _base_draws(flow, count, seed=seed, temperature=temperature), on_batch=on_batch)
 
@@ -83,13 +81,7 @@ def _base_draws(flow: Flow, count: int, *, seed: int, temperature: float) -> Ten
 
 @torch.no_grad()
 def invert(flow: Flow, z: Tensor, *, on_batch: Callable[[int], None] | None = None) -> Samples:
-    """Invert a flow at given points of its base, in batches, and report for each.
-
-    Args:
-        flow: The distribution.
-        z: Points with shape (n, *base event).
-        on_batch: Called with the number of points done, after each batch.
-    """
+    """Invert a flow at given points of its base, shape (n, *base event), in batches, and report for each."""
     values, converged, statuses = [], [], []
     for part in torch.split(z, _INVERTED):
         solution = flow.bijection.solve(part)
@@ -166,20 +158,12 @@ def nearest_images(samples: Tensor, images: Tensor, *, count: int = 1) -> Neighb
         samples: Shape (n, ...).
         images: Shape (m, ...), the same otherwise.
         count: k, how many of each; all of them if there are fewer.
-
-    Returns:
-        The neighbours, on the device of the samples.
     """
     flat = samples.flatten(1).double()
-    distances = torch.cat(
-        [
-            # The exact differences: the expansion |a|^2 - 2ab + |b|^2 loses the distance of a copy to rounding.
-            torch.cdist(flat, part.flatten(1).to(flat), compute_mode="donot_use_mm_for_euclid_dist")
-            for part in torch.split(images, _COMPARED)
-        ],
-        dim=1,
-    )
-    found = distances.topk(min(count, images.shape[0]), dim=1, largest=False)
+    # The exact differences: the expansion |a|^2 - 2ab + |b|^2 loses the distance of a copy to rounding.
+    exactly = partial(torch.cdist, flat, compute_mode="donot_use_mm_for_euclid_dist")
+    distances = [exactly(part.flatten(1).to(flat)) for part in torch.split(images, _COMPARED)]
+    found = torch.cat(distances, dim=1).topk(min(count, images.shape[0]), dim=1, largest=False)
     return Neighbours(index=found.indices, distance=found.values / flat.shape[1] ** 0.5)
 
 

@@ -61,7 +61,15 @@ class StoredData:
         own = self.values.get("name")
         if name is None and not isinstance(own, str):
             raise DataError(f"{self.folder} has no {DATA_FILE} that names its images. Name them: --data.")
-        data = self._open(str(own) if name is None else name, data_root, image_size, self.number("test_size"))
+        request = ImageRequest(
+            str(own) if name is None else name,
+            data_root=data_root,
+            train_size=self.number("train_size"),
+            test_size=self.number("test_size"),
+            image_size=image_size,
+            seed=self.number("seed"),
+        )
+        data = open_images(request, flips=False)
         known = self.values.get("fingerprint")
         if name is None and known is not None and data.images.fingerprint != known:
             raise DataError(
@@ -69,19 +77,8 @@ class StoredData:
                 "folder of the training as --data-root, or name other images on purpose: --data."
             )
         if test_size is not None and test_size != data.test_size:
-            data = self._open(data.name, data_root, image_size, test_size)
+            data = open_images(replace(request, test_size=test_size), flips=False)
         return data if seed is None else replace(data, seed=seed)
-
-    def _open(self, name: str, data_root: Path | None, image_size: int, test_size: int) -> DequantisedData:
-        request = ImageRequest(
-            name,
-            data_root=data_root,
-            train_size=self.number("train_size"),
-            test_size=test_size,
-            image_size=image_size,
-            seed=self.number("seed"),
-        )
-        return open_images(request, flips=False)
 
     def number(self, key: str) -> int:
         """Return a whole number, the usual one where the file does not say.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from invattn.experiments.density.bound import ImportanceBound
 from invattn.experiments.density.evaluation import ModelEvaluation
+from invattn.experiments.density.measure import ImportanceBound
 from invattn.experiments.density.record import DensityRecord, DensityResult
 from invattn.experiments.kit.terminal import show_line, show_notes, show_table
 

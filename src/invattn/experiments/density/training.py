@@ -17,8 +17,8 @@ from invattn._errors import ConvergenceError
 from invattn.bijections import Bijection, Composed, ResidualBijection, initialize
 from invattn.experiments.density.cells import DensityCell
 from invattn.experiments.density.data import FITTED, NATS, DequantisedData, Unit
-from invattn.experiments.density.figures import SHOWN
-from invattn.experiments.density.measure import unmeasured, whole_valued
+from invattn.experiments.density.figures import SHOWN, to_pictures
+from invattn.experiments.density.measure import unmeasured
 from invattn.experiments.density.record import DensityResult
 from invattn.experiments.density.sampling import sample_sets
 from invattn.experiments.kit.progress import Progress
@@ -28,6 +28,7 @@ from invattn.experiments.kit.training.machines import Worker
 from invattn.experiments.kit.training.module import EventLog, NonFiniteLoss, ResumableModule, first_text
 from invattn.experiments.kit.training.optimisation import Optimisation
 from invattn.flows import Dequantised, Flow
+from invattn.hub import whole_valued
 from invattn.logdet import PowerSeries
 
 _REACH = 6.5  # points are shown where both coordinates lie within this distance of 0
@@ -268,8 +269,7 @@ def picture_of_images(images: Tensor) -> NDArray[np.uint8]:
 
     They lie in [-0.5, 0.5); what lies outside is clipped.
     """
-    levels = (256 * (images.detach().cpu().double().nan_to_num() + 0.5)).floor().clamp(0, 255)
-    return _side_by_side(levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy().astype(np.uint8))
+    return _side_by_side(to_pictures(images, levels=256).numpy())
 
 
 def picture_of_sets(sets: Tensor) -> NDArray[np.uint8]:

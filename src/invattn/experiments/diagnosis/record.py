@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 from invattn._errors import DataError
-from invattn._files import plain_values, read_json
-from invattn.experiments.kit.record import SCHEMA_VERSION, Reader
+from invattn.experiments.kit.record import Record, RunRecord
 
 COLLISION_GREY_LEVELS = 2.0
 """RMS difference in grey levels from which on two images with one output are counted as a pair."""
@@ -19,7 +17,7 @@ COLLISION_OUTPUT = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiagnosedImage:
+class DiagnosedImage(Record):
     """What was measured of one test image; numbers that were left out are nan.
 
     Attributes:
@@ -36,6 +34,8 @@ class DiagnosedImage:
         pull: Share of the way to the other input on which the residual points there.
         mse: Mean squared error of the reconstruction on the 0-255 scale, measured apart from all else.
     """
+
+    what: ClassVar[str] = "an image"
 
     index: int
     spectral_radius: float
@@ -60,44 +60,26 @@ class DiagnosedImage:
         """Whether it has one output with another, visibly different image."""
         return self.second_preimage and self.rms >= COLLISION_GREY_LEVELS and self.output_difference <= COLLISION_OUTPUT
 
-    @classmethod
-    def from_json(cls, value: Any) -> DiagnosedImage:
-        """Build an image's numbers from JSON values.
-
-        Raises:
-            DataError: If a key is missing or holds a value of the wrong kind.
-        """
-        source = Reader(value, "an image")
-        other = {"reasons": source.get("reasons", list), "second_preimage": source.get("second_preimage", bool)}
-        return cls(**other, **{f.name: source.number(f.name) for f in fields(cls) if f.name not in other})
-
 
 @dataclass(frozen=True, kw_only=True)
-class DiagnosisRecord:
+class DiagnosisRecord(RunRecord):
     """Everything that ``invattn diagnose`` reports; the content of its ``results.json``.
 
+    ``data`` is ``{"name", "fingerprint", "test", "notes"}``, as in :class:`ReconstructionRecord`.
+
     Attributes:
-        command: The command line that was run.
-        seed: The seed of the run.
-        versions: Library name -> version.
-        data: ``{"name", "fingerprint", "test", "notes"}``, as in :class:`ReconstructionRecord`.
-        settings: Option name -> value, as run.
         model: ``{"attention", "recipe", "certificate", "lost_from"}``; the last is the MSE from which on the
             reconstruction counts as lost.
-        images: One entry for each test image.
         seconds: ``{"diagnosis", "reconstruction"}``, wall time in seconds.
-        schema_version: Version of the file's layout.
+        images: One entry for each test image.
     """
 
-    command: str
-    seed: int
-    versions: Mapping[str, str]
-    data: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    experiment: ClassVar[str | None] = "diagnose"
+    computed: ClassVar[frozenset[str]] = frozenset({"summary"})
+
     model: Mapping[str, Any]
+    seconds: Mapping[str, Any]
     images: Sequence[DiagnosedImage]
-    seconds: Mapping[str, float]
-    schema_version: int = SCHEMA_VERSION
 
     def lost(self, image: DiagnosedImage) -> bool:
         """Whether the reconstruction of an image failed; an error that is not a number did."""
@@ -126,48 +108,22 @@ class DiagnosisRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values, the counts before the images."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "images"}
-        images = [{f.name: getattr(image, f.name) for f in fields(image)} for image in self.images]
-        head = {"schema_version": None, "experiment": "diagnose"}
-        plain: dict[str, Any] = plain_values({**head, **own, "summary": self.summary(), "images": images})
-        return plain
+        plain = super().to_json()
+        images = plain.pop("images")
+        return plain | {"summary": self.summary(), "images": images}
 
     @classmethod
-    def from_json(cls, value: Any) -> DiagnosisRecord:
+    def from_json(cls, value: Any) -> Self:
         """Build a record from JSON values.
 
         Raises:
             DataError: If it is no diagnosis, of another version, or damaged.
         """
-        source = Reader(value, "results.json")
-        if (
-            source.get("experiment", str, default="") != "diagnose"
-            or source.get("schema_version", int) != SCHEMA_VERSION
-        ):
-            raise DataError("results.json was not written by this version of `invattn diagnose`. Run it again.")
-        model = source.get("model", dict)
-        if not isinstance(model.get("lost_from"), (int, float)):
+        record = super().from_json(value)
+        if not isinstance(record.model.get("lost_from"), (int, float)):
             raise DataError("'model' of results.json lacks the number 'lost_from'. Run `invattn diagnose` again.")
-        return cls(
-            command=source.get("command", str),
-            seed=source.get("seed", int),
-            versions=source.get("versions", dict),
-            data=source.get("data", dict),
-            settings=source.get("settings", dict),
-            model=model,
-            images=[DiagnosedImage.from_json(entry) for entry in source.get("images", list)],
-            seconds=source.get("seconds", dict),
-        )
+        return record
 
-
-def read_diagnosis(path: str | os.PathLike[str]) -> DiagnosisRecord:
-    """Read the ``results.json`` of a diagnosis.
-
-    Raises:
-        DataError: If it is missing, broken or of another layout; one line that names the file.
-    """
-    value = read_json(path)
-    try:
-        return DiagnosisRecord.from_json(value)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+    @classmethod
+    def _refusal(cls, version: int) -> str:
+        return "results.json was not written by this version of `invattn diagnose`. Run it again."

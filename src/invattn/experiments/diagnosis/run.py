@@ -19,7 +19,7 @@ from invattn.experiments.kit.arrays import Arrays, write_arrays
 from invattn.experiments.kit.data.dequantise import DequantisedImages, to_pixels
 from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import ImageData, load_reconstruction_data
-from invattn.experiments.kit.inversion import V_SCORE_THRESHOLD, InversionReport, clean_pixels, invert_images
+from invattn.experiments.kit.inversion import V_SCORE_THRESHOLD, InversionReport, invert_images, visible_pixels
 from invattn.experiments.kit.options import TEST_SIZE, TRAIN_SIZE
 from invattn.experiments.kit.progress import Progress
 from invattn.experiments.kit.run import check_output, library_versions, make_folder
@@ -63,7 +63,7 @@ def run_diagnosis(config: DiagnosisConfig, progress: Progress) -> DiagnosisRecor
     record = DiagnosisRecord(
         command=config.command(),
         seed=config.seed,
-        versions=library_versions(),
+        versions=library_versions("torchmetrics"),
         data={"name": data.name, "fingerprint": data.fingerprint, "test": count, "notes": list(data.notes)},
         settings=config.settings(),
         model=_describe(loaded),
@@ -128,18 +128,15 @@ def _diagnose(
 def _invert(
     loaded: LoadedModel[ModelConfig], images: DequantisedImages, config: DiagnosisConfig, progress: Progress
 ) -> InversionReport:
-    progress.begin("invert, to compare", total=len(images))
-    try:
-        return invert_images(
-            loaded.model,
-            images,
-            count=len(images),
-            batch_size=config.batch_size,
-            clip=not loaded.model.certified,
-            on_batch=progress.advance,
-        )
-    finally:
-        progress.end()
+    return invert_images(
+        loaded.model,
+        images,
+        count=len(images),
+        batch_size=config.batch_size,
+        clip=not loaded.model.certified,
+        progress=progress,
+        task="invert, to compare",
+    )
 
 
 def _rows(
@@ -186,18 +183,14 @@ def _pictures(
         index = torch.tensor(failing)
         with torch.no_grad():
             returned = loaded.model.solve(loaded.model(images(index))).value
-        arrays |= {"failing_image": _shown(to_pixels(images(index))), "failing_returned": _shown(to_pixels(returned))}
+        arrays |= {
+            "failing_image": visible_pixels(to_pixels(images(index))),
+            "failing_returned": visible_pixels(to_pixels(returned)),
+        }
     if pairs:
         index = torch.tensor(pairs)
         first, second = to_pixels(images(index).double()), to_pixels(others[index])
         difference = (first - second).abs().amax(dim=1)
-        arrays |= {"pair_first": _shown(first), "pair_second": _shown(second)}
+        arrays |= {"pair_first": visible_pixels(first), "pair_second": visible_pixels(second)}
         arrays |= {"pair_difference": difference.float().numpy()}
     return arrays
-
-
-def _shown(pixels: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return pixels on the 0-255 scale as uint8 pictures with shape (n, H, W, 3), clipped."""
-    visible = clean_pixels(pixels.double(), clip=True).values.floor().clamp(0, 255).to(torch.uint8)
-    shown: np.ndarray[Any, np.dtype[Any]] = visible.permute(0, 2, 3, 1).numpy()
-    return shown

@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from invattn.bijections import Bijection
 from invattn.experiments.kit.data.dequantise import to_pixels
+from invattn.experiments.kit.progress import Progress, SilentProgress
 
 
 class CleanPixels(NamedTuple):
@@ -45,6 +48,13 @@ def clean_pixels(pixels: Tensor, *, clip: bool) -> CleanPixels:
     if not clip:
         return CleanPixels(pixels, non_finite)
     return CleanPixels(torch.where(finite, pixels, pixels.new_zeros(())).clamp(0.0, 255.0), non_finite)
+
+
+def visible_pixels(pixels: Tensor) -> NDArray[np.uint8]:
+    """Return images with shape (B, C, H, W) on the 0-255 scale as pictures with shape (B, H, W, C), cleaned."""
+    levels = clean_pixels(pixels.double(), clip=True).values.floor().to(torch.uint8)
+    pictures: NDArray[np.uint8] = levels.permute(0, 2, 3, 1).numpy()
+    return pictures
 
 
 V_SCORE_THRESHOLD = 10.0
@@ -168,7 +178,8 @@ def invert_images(
     batch_size: int,
     clip: bool,
     keep: Sequence[int] = (),
-    on_batch: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
+    task: str = "invert",
 ) -> InversionReport:
     """Compute ``z = f(x)``, solve ``f(y) = z`` for y, and compare y with x on the 0-255 scale, without rounding.
 
@@ -182,19 +193,24 @@ def invert_images(
         batch_size: Images that go through the model together.
         clip: Whether the returned images are cleaned; for models without a certificate.
         keep: Numbers of the images whose returned pixels are wanted.
-        on_batch: Called with the number of images done, after each batch.
+        progress: Is told of every batch.
+        task: Name of the task for ``progress``.
 
     Returns:
         The measurements of every image, in order, on the CPU.
     """
     model.eval()
+    progress = SilentProgress() if progress is None else progress
     reports = []
-    for start in range(0, count, batch_size):
-        index = torch.arange(start, min(start + batch_size, count))
-        local = [number - start for number in keep if start <= number < start + len(index)]
-        reports.append(_invert_batch(model, sample(index), clip=clip, keep=local))
-        if on_batch is not None:
-            on_batch(len(index))
+    progress.begin(task, total=count)
+    try:
+        for start in range(0, count, batch_size):
+            index = torch.arange(start, min(start + batch_size, count))
+            local = [number - start for number in keep if start <= number < start + len(index)]
+            reports.append(_invert_batch(model, sample(index), clip=clip, keep=local))
+            progress.advance(len(index))
+    finally:
+        progress.end()
     merged = _concatenate(reports)
     # The batches kept their images in ascending order; return them in the order asked for.
     ascending = sorted(keep)

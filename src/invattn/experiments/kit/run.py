@@ -1,11 +1,9 @@
-"""The folder that a run writes to: looked at before hours of work, made when there is something to write."""
+"""What every run looks at before hours of work and tells afterwards: its folder and the versions of libraries."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,46 +12,11 @@ import torch
 import invattn
 from invattn._errors import DataError
 
-NO_INFLUENCE = (
-    "__main__",
-    "_version",
-    "adapters",
-    "cli",
-    "demo",
-    "diagnosis",
-    "hub",
-    "published",
-    "records",
-    "report",
-    "testing",
-)
-"""Parts of the package on which no measured number depends; everything else counts, new parts too."""
 
-
-@cache
-def source_hash() -> str:
-    """Return the SHA-256 over the Python files of the installed package that measured numbers depend on."""
-    return hash_sources(Path(invattn.__file__).parent)
-
-
-def hash_sources(root: Path) -> str:
-    """Return the SHA-256 over names and contents of the Python files below a folder, but for ``NO_INFLUENCE``."""
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        relative = path.relative_to(root)
-        if relative.with_suffix("").parts[0] in NO_INFLUENCE:
-            continue
-        content = path.read_bytes()
-        digest.update(f"{relative.as_posix()} {len(content)} ".encode())
-        digest.update(content)
-    return digest.hexdigest()
-
-
-def library_versions() -> dict[str, str]:
-    """Return library name -> version, with Python's."""
-    libraries = ("lightning", "numpy", "safetensors", "torchmetrics")
+def library_versions(*others: str) -> dict[str, str]:
+    """Return library name -> version, with Python's; of ``others`` beside those that every run uses."""
     own = {"invattn": invattn.__version__, "python": platform.python_version(), "torch": torch.__version__}
-    return own | {name: version(name) for name in libraries}
+    return own | {name: version(name) for name in ("lightning", "numpy", "safetensors", *others)}
 
 
 def check_output(path: Path) -> None:

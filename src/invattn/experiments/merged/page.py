@@ -12,13 +12,13 @@ from markupsafe import Markup
 from invattn._errors import DataError
 from invattn._files import read_json
 from invattn.experiments.camouflage.page.page import render_camouflage
-from invattn.experiments.camouflage.record import CamouflageRecord, is_camouflage
+from invattn.experiments.camouflage.record import CamouflageRecord
 from invattn.experiments.density.page.page import render_density
-from invattn.experiments.density.record import DensityRecord, is_density
+from invattn.experiments.density.record import DensityRecord
 from invattn.experiments.kit.page.environment import render_page, write_page
 from invattn.experiments.merged.overview import Record, overview
 from invattn.experiments.reconstruction.page.page import render
-from invattn.experiments.reconstruction.record import ReconstructionRecord, read_record
+from invattn.experiments.reconstruction.record import ReconstructionRecord
 
 
 def write_report(folder: Path) -> Path:
@@ -52,13 +52,13 @@ def read_any(folder: Path) -> ReconstructionRecord | DensityRecord | CamouflageR
     results = folder / "results.json"
     value = read_json(results)
     try:
-        if is_density(value):
+        if DensityRecord.wrote(value):
             return DensityRecord.from_json(value)
-        if is_camouflage(value):
+        if CamouflageRecord.wrote(value):
             return CamouflageRecord.from_json(value)
     except DataError as error:
         raise DataError(f"{results}: {error}") from None
-    return read_record(results)
+    return ReconstructionRecord.read(results)
 
 
 def render_any(record: ReconstructionRecord | DensityRecord | CamouflageRecord, *, folder: Path) -> str:

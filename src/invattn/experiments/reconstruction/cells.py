@@ -1,71 +1,28 @@
-"""One cell of the table: a variant and a repeat, and the file that keeps its finished numbers."""
+"""One cell of the table, a variant and a repeat: what its numbers depend on, and how repeats become one line."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from invattn._errors import DataError
-from invattn._files import read_json, write_json
-from invattn.experiments.kit.run import source_hash
+from invattn.experiments.kit.cells import Cell
+from invattn.experiments.kit.data.sets import ImageData
+from invattn.experiments.kit.inversion import v_score
+from invattn.experiments.kit.options import ORIGINAL
+from invattn.experiments.kit.record import Record, published_reconstruction
 from invattn.experiments.reconstruction.config import ReconstructionConfig, Variant
-from invattn.hub.certificate import hash_json
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A training and its evaluation.
-
-    Attributes:
-        variant: The attention kind and recipe.
-        repeat: Number of the repeat, from 0.
-        key: Hash of everything the numbers depend on: options, data, code, version of torch.
-        output: Folder of the run.
-    """
-
-    variant: Variant
-    repeat: int
-    key: str
-    output: Path
-
-    @property
-    def name(self) -> str:
-        """``<attention>-<recipe>-<repeat>``."""
-        return f"{self.variant.name}-{self.repeat}"
-
-    @property
-    def results_file(self) -> Path:
-        """Where the finished numbers are; written last, so that its presence means that the cell is done."""
-        return self.output / "cells" / f"{self.name}.json"
-
-    @property
-    def checkpoint_file(self) -> Path:
-        """Where the state of an unfinished training is."""
-        return self.output / "cells" / f"{self.name}.ckpt"
-
-    @property
-    def model_folder(self) -> Path:
-        """Where the trained model of this repeat is."""
-        return self.output / "cells" / self.name
-
-    @property
-    def published_model_folder(self) -> Path:
-        """Where the first repeat's model is for the user."""
-        return self.output / "model" / self.variant.name
-
-    @property
-    def artifact_file(self) -> Path:
-        """Where the first repeat's figures' data are."""
-        return self.output / "artifacts" / f"{self.variant.name}.npz"
+from invattn.experiments.reconstruction.record import ReconstructionMetrics, ReconstructionResult
+from invattn.hub import ModelConfig
+from invattn.recipes import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellResult:
+class CellResult(Record):
     """The numbers of a finished cell.
 
     Attributes:
@@ -81,83 +38,114 @@ class CellResult:
         test_seconds: Wall time of the inversion of all test images.
     """
 
-    mse: list[float]
-    ssim: list[float]
-    converged: list[bool]
-    evaluations: list[int]
-    non_finite: list[int]
-    losses: list[float]
+    mse: Sequence[float]
+    ssim: Sequence[float]
+    converged: Sequence[bool]
+    evaluations: Sequence[int]
+    non_finite: Sequence[int]
+    losses: Sequence[float]
     stopped_at: int | None
-    certificate: dict[str, Any] | None
+    certificate: Mapping[str, Any] | None
     train_seconds: float
     test_seconds: float
 
 
-def make_cells(
-    variants: Sequence[Variant], *, config: ReconstructionConfig, fingerprint: str, batch_size: int
-) -> list[Cell]:
-    """Return every cell of a run, with its key.
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionCell(Cell[ReconstructionConfig, ImageData, CellResult]):
+    """A training and its evaluation.
+
+    Attributes:
+        form: The recipe itself; ``recipe`` is its name in results and files.
+    """
+
+    code: ClassVar[str] = "invattn.experiments.reconstruction.run"
+
+    form: Recipe
+
+    @property
+    def model_config(self) -> ModelConfig:
+        """What the model is built from."""
+        return Variant(self.attention, self.form, self.recipe).model_config(self.config)
+
+    @property
+    def batch_size(self) -> int:
+        """The batch size that is really used."""
+        return min(self.config.chosen_batch_size(), len(self.data.train))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the options and the hash of the data that the numbers depend on."""
+        return {
+            "epochs": self.config.chosen_epochs(),
+            "batch_size": self.batch_size,
+            "lr": self.config.lr,
+            "seed": self.config.seed,
+            "data": self.data.fingerprint,
+        }
+
+    def written(self, result: CellResult) -> dict[str, Any]:
+        """Return the names and numbers that the cell's file holds."""
+        return {"attention": self.attention, "recipe": self.recipe, "repeat": self.repeat} | result.to_json()
+
+    def read(self, content: dict[str, Any]) -> CellResult:
+        """Return the numbers that a cell's file holds."""
+        for entry in fields(CellResult):
+            if entry.name not in content:
+                raise DataError(f"{self.file('json')} lacks {entry.name!r}. Delete it and run again.")
+        return CellResult.from_json(content)
+
+    def complete(self) -> bool:
+        """Whether the first repeat's model and pictures are there."""
+        own_files = [self.artifact_file, self.model_folder / "certificate.json"] if self.repeat == 0 else []
+        return all(path.exists() for path in own_files)
+
+
+def summarise(first: ReconstructionCell, results: Sequence[CellResult]) -> ReconstructionResult:
+    """Return the result of a variant over all its repeats, beside the paper's figures.
 
     Args:
-        variants: The rows of the table.
-        config: The user's options.
-        fingerprint: Hash of all pixels of the data.
-        batch_size: The batch size that is really used.
+        first: Its first cell.
+        results: Of its repeats, at least one.
     """
-    return [
-        Cell(variant, repeat, cell_key(variant, repeat, config, fingerprint, batch_size), config.output)
-        for variant in variants
-        for repeat in range(config.repeats)
-    ]
-
-
-def cell_key(variant: Variant, repeat: int, config: ReconstructionConfig, fingerprint: str, batch_size: int) -> str:
-    """Return the hash of everything that the numbers of a cell depend on."""
-    return hash_json(
-        {
-            "model": variant.model_config(config).to_json(),
-            "epochs": config.chosen_epochs(),
-            "batch_size": batch_size,
-            "lr": config.lr,
-            "seed": config.seed,
-            "repeat": repeat,
-            "data": fingerprint,
-            "code": source_hash(),
-            "torch": torch.__version__,
-        }
+    certificates = [cell.certificate for cell in results if cell.certificate is not None]
+    worst = max(certificates, key=lambda certificate: float(certificate["bound"]), default=None)
+    return ReconstructionResult(
+        attention=first.attention,
+        recipe=first.recipe,
+        dataset=first.data.name,
+        image_size=ORIGINAL if first.config.image_size == ORIGINAL else int(first.config.image_size),
+        images=len(results[0].mse),
+        repeats=len(results),
+        metrics=summarise_metrics(results),
+        certificate=None if worst is None else {"bound": worst["bound"], "norm": worst["norm"]},
+        paper=published_reconstruction(first.data.name, first.config.image_size).get(first.attention),
+        train_loss=[cell.losses for cell in results],
+        seconds={
+            "train": sum(cell.train_seconds for cell in results),
+            "test": sum(cell.test_seconds for cell in results),
+        },
+        extra={
+            "mse_per_repeat": [float(np.mean(cell.mse)) for cell in results],
+            "v_score_per_repeat": [_v_score(cell) for cell in results],
+            "stopped_at": [cell.stopped_at for cell in results],
+        },
     )
 
 
-def finished_result(cell: Cell) -> CellResult | None:
-    """Return the kept numbers of a cell, or None if it, or a file that belongs to it, is not there yet.
-
-    Raises:
-        DataError: If the kept numbers are of another configuration, data, or version, or damaged.
-    """
-    if not cell.results_file.exists():
-        return None
-    content = read_json(cell.results_file)
-    if not isinstance(content, dict) or content.get("key") != cell.key:
-        raise DataError(
-            f"{cell.results_file.parent} holds results of other options, data or code. Choose another --output, or "
-            "delete that folder."
-        )
-    own_files = [cell.artifact_file, cell.published_model_folder / "certificate.json"] if cell.repeat == 0 else []
-    if not all(path.exists() for path in own_files):
-        return None
-    try:
-        return CellResult(**{field.name: _numbers(content[field.name]) for field in fields(CellResult)})
-    except KeyError as error:
-        raise DataError(f"{cell.results_file} lacks {error}. Delete it and run again.") from None
+def summarise_metrics(results: Sequence[CellResult]) -> ReconstructionMetrics:
+    """Return means over images and then over repeats; maxima and counts over everything."""
+    mse = [float(np.mean(cell.mse)) for cell in results]
+    return ReconstructionMetrics(
+        mse=float(np.mean(mse)),
+        mse_max=float(np.max([value for cell in results for value in cell.mse])),
+        mse_std=float(np.std(mse, ddof=1)) if len(mse) > 1 else 0.0,
+        ssim=float(np.mean([np.mean(cell.ssim) for cell in results])),
+        v_score=float(np.mean([_v_score(cell) for cell in results])),
+        converged=float(np.mean([np.mean(cell.converged) for cell in results])),
+        non_finite=sum(sum(cell.non_finite) for cell in results),
+        evaluations_mean=float(np.mean([np.mean(cell.evaluations) for cell in results])),
+        evaluations_max=max(max(cell.evaluations) for cell in results),
+    )
 
 
-def store_result(cell: Cell, result: CellResult) -> None:
-    """Write the numbers of a finished cell and remove the state of its training."""
-    head = {"key": cell.key, "attention": cell.variant.attention, "recipe": cell.variant.label, "repeat": cell.repeat}
-    write_json(cell.results_file, head | vars(result))
-    cell.checkpoint_file.unlink(missing_ok=True)
-
-
-def _numbers(value: Any) -> Any:
-    """Turn null in a list back into nan."""
-    return [math.nan if entry is None else entry for entry in value] if isinstance(value, list) else value
+def _v_score(cell: CellResult) -> float:
+    return v_score(torch.tensor(cell.mse, dtype=torch.float64))

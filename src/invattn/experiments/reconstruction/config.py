@@ -23,7 +23,7 @@ from invattn.experiments.kit.options import (
 )
 from invattn.experiments.kit.solver import choose_solver
 from invattn.hub import ModelConfig
-from invattn.recipes import Certified, Paper, Recipe, Released, ReleasedGenerative, Unconstrained
+from invattn.recipes import Recipe, make_recipe
 
 SOLVERS = ("default", "picard", "anderson", "adaptive", "newton_krylov")
 _LARGEST_LR = 1e6
@@ -106,10 +106,6 @@ SQUEEZE = 2
 
 CHANNELS = 3 * SQUEEZE**2
 
-_FORMS: dict[str, type[Recipe]] = {
-    form.name: form for form in (Certified, Paper, Released, ReleasedGenerative, Unconstrained)
-}
-
 
 @dataclass(frozen=True)
 class Variant:
@@ -145,7 +141,7 @@ class Variant:
 def named_variants(config: ReconstructionConfig) -> list[Variant]:
     """Return every pair of the kinds and recipes that the configuration names, recipes outermost."""
     return [
-        Variant(attention, _FORMS[recipe](), recipe)
+        Variant(attention, make_recipe(recipe), recipe)
         for recipe in config.recipe_names()
         for attention in config.attention_names()
     ]

@@ -14,7 +14,7 @@ from torch import Tensor
 from invattn.bijections import Bijection, Block
 from invattn.experiments.kit.arrays import Arrays
 from invattn.experiments.kit.data.dequantise import DequantisedImages, to_pixels
-from invattn.experiments.kit.inversion import InversionReport, clean_pixels
+from invattn.experiments.kit.inversion import InversionReport, clean_pixels, visible_pixels
 from invattn.functional import squeeze
 from invattn.hub import ModelConfig
 from invattn.norms import token_norm
@@ -153,10 +153,9 @@ def make_figure_data(
 def _pictures(images: DequantisedImages, numbers: Tensor, report: InversionReport, *, clip: bool) -> Arrays:
     original = clean_pixels(to_pixels(images(numbers).double()), clip=clip).values
     difference = (report.kept - original).abs().amax(dim=1)
-    visible = clean_pixels(report.kept, clip=True).values.floor().to(torch.uint8)
     return {
         "originals": images.pixels(numbers).permute(0, 2, 3, 1).numpy(),
-        "reconstructions": visible.permute(0, 2, 3, 1).numpy(),
+        "reconstructions": visible_pixels(report.kept),
         "errors": difference.float().numpy(),
         "image_mse": report.mse[numbers].numpy(),
         "image_index": numbers.numpy(),

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from invattn._errors import DataError
-from invattn._files import plain_values, read_json
-from invattn.experiments.kit.record import SCHEMA_VERSION, Reader, number_or_nan
+from invattn.experiments.kit.record import SCHEMA_VERSION, Record, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructionMetrics:
+class ReconstructionMetrics(Record):
     """How well the test images were recovered; means over images, then over repeats, unless said otherwise.
 
     Attributes:
@@ -28,6 +25,8 @@ class ReconstructionMetrics:
         evaluations_max: The same, maximum over all images and repeats; a whole number.
     """
 
+    what: ClassVar[str] = "a result's metrics"
+
     mse: float
     mse_max: float
     mse_std: float
@@ -40,7 +39,7 @@ class ReconstructionMetrics:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructionResult:
+class ReconstructionResult(Record):
     """One cell of the reconstruction table: one attention kind in one recipe on one data set.
 
     Attributes:
@@ -71,109 +70,23 @@ class ReconstructionResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the result as plain JSON values."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("metrics", "extra")}
-        metrics = {f.name: getattr(self.metrics, f.name) for f in fields(self.metrics)}
-        plain: dict[str, Any] = plain_values({**self.extra, **own, "metrics": metrics})
-        return plain
-
-    @classmethod
-    def from_json(cls, value: Any) -> ReconstructionResult:
-        """Build a result from JSON values; a measured number that is null becomes nan.
-
-        Raises:
-            DataError: If a key is missing or holds a value of the wrong kind.
-        """
-        source = Reader(value, "a result")
-        metrics = Reader(source.get("metrics", dict), "a result's metrics")
-        size = source.get("image_size", int, str)
-        measured = {f.name: metrics.number(f.name) for f in fields(ReconstructionMetrics)}
-        losses = source.get("train_loss", list, default=[])
-        return cls(
-            attention=source.get("attention", str),
-            recipe=source.get("recipe", str),
-            dataset=source.get("dataset", str),
-            image_size=size,
-            images=source.get("images", int),
-            repeats=source.get("repeats", int),
-            metrics=ReconstructionMetrics(**measured),
-            certificate=source.get("certificate", dict, type(None), default=None),
-            paper=source.get("paper", dict, type(None), default=None),
-            train_loss=[
-                [number_or_nan(v) for v in (entry if isinstance(entry, list) else [entry])] for entry in losses
-            ],
-            seconds={name: number_or_nan(v) for name, v in source.get("seconds", dict, default={}).items()},
-            extra=source.others({f.name for f in fields(cls)}),
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructionRecord:
+class ReconstructionRecord(RunRecord):
     """Everything that one run of the reconstruction experiment reports; the content of ``results.json``.
 
+    ``data`` is ``{"name", "fingerprint", "train", "test", "native_size", "notes"}``: the data set, the SHA-256 of its
+    pixels, how many images were used to train and to test, their size in the data set, and remarks in words.
+
     Attributes:
-        command: The command line that was run.
-        seed: The seed of the run.
-        versions: Library name -> version.
-        data: ``{"name", "fingerprint", "train", "test", "notes"}``: the data set, the SHA-256 of its pixels, how many
-            images were used to train and to test, and remarks in words.
-        settings: Option name -> value, as run.
         results: One entry for each attention kind and recipe.
-        schema_version: Version of the file's layout.
-        extra: Further keys of the file, kept as they are.
     """
 
-    command: str
-    seed: int
-    versions: Mapping[str, str]
-    data: Mapping[str, Any]
-    settings: Mapping[str, Any]
     results: Sequence[ReconstructionResult]
-    schema_version: int = SCHEMA_VERSION
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as plain JSON values, the schema version first."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("results", "extra")}
-        results = [result.to_json() for result in self.results]
-        plain: dict[str, Any] = plain_values({"schema_version": None, **self.extra, **own, "results": results})
-        return plain
 
     @classmethod
-    def from_json(cls, value: Any) -> ReconstructionRecord:
-        """Build a record from JSON values.
-
-        Raises:
-            DataError: If the layout is of another version, a key is missing or a value is of the wrong kind.
-        """
-        source = Reader(value, "results.json")
-        version = source.get("schema_version", int)
-        if version != SCHEMA_VERSION:
-            raise DataError(
-                f"results.json has schema version {version}, this library reads {SCHEMA_VERSION}. "
-                "Use the version of invattn that wrote it, or run the experiment again."
-            )
-        return cls(
-            command=source.get("command", str),
-            seed=source.get("seed", int),
-            versions=source.get("versions", dict),
-            data=source.get("data", dict),
-            settings=source.get("settings", dict),
-            results=[ReconstructionResult.from_json(entry) for entry in source.get("results", list)],
-            schema_version=version,
-            extra=source.others({f.name for f in fields(cls)}),
+    def _refusal(cls, version: int) -> str:
+        return (
+            f"results.json has schema version {version}, this library reads {SCHEMA_VERSION}. "
+            "Use the version of invattn that wrote it, or run the experiment again."
         )
-
-
-def read_record(path: str | os.PathLike[str]) -> ReconstructionRecord:
-    """Read a ``results.json``.
-
-    Raises:
-        DataError: If it is missing, broken or of another layout; one line that names the file.
-    """
-    value = read_json(path)
-    try:
-        return ReconstructionRecord.from_json(value)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from invattn._files import write_json
+from invattn.experiments.kit.cells import run_cells
 from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import ImageData, load_reconstruction_data
 from invattn.experiments.kit.progress import Progress
-from invattn.experiments.kit.run import check_output, library_versions, make_folder
-from invattn.experiments.kit.training.interruption import Interrupted
-from invattn.experiments.reconstruction.cells import Cell, CellResult, finished_result, make_cells, store_result
+from invattn.experiments.kit.run import check_output, library_versions
+from invattn.experiments.reconstruction.cells import CellResult, ReconstructionCell, summarise
 from invattn.experiments.reconstruction.config import ReconstructionConfig as ReconstructionConfig
 from invattn.experiments.reconstruction.config import Variant, named_variants
 from invattn.experiments.reconstruction.record import ReconstructionRecord
-from invattn.experiments.reconstruction.summary import summarise
-from invattn.experiments.reconstruction.training import Workload, run_cell
+from invattn.experiments.reconstruction.training import run_cell
 
 
 def run(config: ReconstructionConfig, progress: Progress) -> ReconstructionRecord:
@@ -62,65 +61,46 @@ def run_variants(config: ReconstructionConfig, variants: Sequence[Variant], prog
     if len({variant.name for variant in variants}) != len(variants):
         raise ValueError("two variants have the same attention and label; give each its own label.")
     check_output(config.output)
-    data = _load(config)
-    batch_size = min(config.chosen_batch_size(), len(data.train))
-    cells = make_cells(variants, config=config, fingerprint=data.fingerprint, batch_size=batch_size)
-    finished = {cell.name: finished_result(cell) for cell in cells}
-    make_folder(config.output / "cells")
-    work = Workload(config=config, train=data.train, test=data.test, batch_size=batch_size)
-    try:
-        results = {cell.name: _result(cell, finished[cell.name], work, progress) for cell in cells}
-        record = _record(config, data, variants, cells, results, batch_size)
-        write_json(config.output / "results.json", record.to_json())
-    except (KeyboardInterrupt, Interrupted):
-        raise Interrupted(
-            f"interrupted: finished cells and the state of the training are in {config.output / 'cells'}. "
-            "Run the same command with --resume to continue."
-        ) from None
-    return record
-
-
-def _load(config: ReconstructionConfig) -> ImageData:
-    request = ImageRequest(
-        config.data,
-        data_root=config.data_root,
-        train_size=config.train_size,
-        test_size=config.test_size,
-        image_size=config.pixels(),
-        seed=config.seed,
-    )
-    return load_reconstruction_data(request)
-
-
-def _result(cell: Cell, finished: CellResult | None, work: Workload, progress: Progress) -> CellResult:
-    if finished is not None:
-        progress.message(f"{cell.name}: finished before, skipped")
-        return finished
-    result = run_cell(cell, work, progress)
-    store_result(cell, result)
-    if result.stopped_at is not None:
-        progress.message(
-            f"{cell.name}: the training loss was not finite at step {result.stopped_at}; the model of the step before "
-            "was evaluated."
+    data = load_reconstruction_data(
+        ImageRequest(
+            config.data,
+            data_root=config.data_root,
+            train_size=config.train_size,
+            test_size=config.test_size,
+            image_size=config.pixels(),
+            seed=config.seed,
         )
-    return result
+    )
+    cells = make_cells(config, data, variants)
+    return run_cells(cells, progress, run=run_cell, record=partial(_record, cells))
 
 
-def _record(
-    config: ReconstructionConfig,
-    data: ImageData,
-    variants: Sequence[Variant],
-    cells: Sequence[Cell],
-    results: dict[str, CellResult],
-    batch_size: int,
-) -> ReconstructionRecord:
+def make_cells(config: ReconstructionConfig, data: ImageData, variants: Sequence[Variant]) -> list[ReconstructionCell]:
+    """Return every training of a run, repeats innermost."""
+    return [
+        ReconstructionCell(
+            config=config,
+            data=data,
+            attention=variant.attention,
+            recipe=variant.label,
+            form=variant.recipe,
+            repeat=repeat,
+        )
+        for variant in variants
+        for repeat in range(config.repeats)
+    ]
+
+
+def _record(cells: Sequence[ReconstructionCell], results: Sequence[CellResult]) -> ReconstructionRecord:
+    config, data, batch_size = cells[0].config, cells[0].data, cells[0].batch_size
     notes = list(data.notes)
     if batch_size < config.chosen_batch_size():
         notes.append(f"only {batch_size} training images: the batch has {batch_size}, not {config.chosen_batch_size()}")
+    repeats = range(0, len(cells), config.repeats)
     return ReconstructionRecord(
         command=config.command(),
         seed=config.seed,
-        versions=library_versions(),
+        versions=library_versions("torchmetrics"),
         data={
             "name": data.name,
             "fingerprint": data.fingerprint,
@@ -130,13 +110,5 @@ def _record(
             "notes": notes,
         },
         settings=config.settings() | {"batch_size": batch_size},
-        results=[
-            summarise(
-                variant,
-                [results[cell.name] for cell in cells if cell.variant is variant],
-                config=config,
-                dataset=data.name,
-            )
-            for variant in variants
-        ],
+        results=[summarise(cells[first], results[first : first + config.repeats]) for first in repeats],
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,17 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invattn.bijections import Bijection
-from invattn.experiments.kit.arrays import write_arrays
 from invattn.experiments.kit.data.dequantise import DequantisedImages
 from invattn.experiments.kit.inversion import InversionReport, invert_images
 from invattn.experiments.kit.progress import Progress
 from invattn.experiments.kit.training.fit import FitResult, fit
-from invattn.experiments.kit.training.loader import Batch, ResumableLoader, derive_seed
+from invattn.experiments.kit.training.loader import Batch, ResumableLoader, derive_seed, seeded
 from invattn.experiments.kit.training.module import ResumableModule
-from invattn.experiments.reconstruction.cells import Cell, CellResult
-from invattn.experiments.reconstruction.config import CHANNELS, SQUEEZE, ReconstructionConfig
+from invattn.experiments.reconstruction.cells import CellResult, ReconstructionCell
+from invattn.experiments.reconstruction.config import CHANNELS, SQUEEZE
 from invattn.experiments.reconstruction.figures import make_figure_data, shown_images
-from invattn.hub import ModelConfig, certificate_of, save_model
+from invattn.hub import certificate_of, save_model
 from invattn.recipes import Paper, Released, constrain_after_step
 
 AfterStep = Callable[[torch.optim.Optimizer, nn.Module], object]
@@ -80,56 +78,35 @@ class FixedTargetRegression(ResumableModule):
         return optimizer
 
 
-@dataclass(frozen=True)
-class Workload:
-    """What all cells of a run share.
-
-    Attributes:
-        config: The user's options.
-        train: Training images, uint8, with shape (n, 3, H, W).
-        test: Test images, uint8, with shape (m, 3, H, W).
-        batch_size: The batch size, at most n.
-    """
-
-    config: ReconstructionConfig
-    train: Tensor
-    test: Tensor
-    batch_size: int
-
-    def test_images(self) -> DequantisedImages:
-        """Return the test images with noise that is the same in every cell."""
-        return DequantisedImages(self.test, seed=derive_seed(self.config.seed, "test noise"))
+def test_images(cell: ReconstructionCell) -> DequantisedImages:
+    """Return the test images with noise that is the same in every cell."""
+    return DequantisedImages(cell.data.test, seed=derive_seed(cell.config.seed, "test noise"))
 
 
-def run_cell(cell: Cell, work: Workload, progress: Progress) -> CellResult:
-    """Train and evaluate one cell, and write its model and, for the first repeat, the figures' data.
+def run_cell(cell: ReconstructionCell, progress: Progress) -> CellResult:
+    """Train and evaluate one cell, write its model and, for the first repeat, the figures' data, then its numbers.
 
     Args:
         cell: What to run.
-        work: Options and data.
         progress: Is told of every step and every batch of test images.
-
-    Returns:
-        The numbers of the cell; its file is not written yet.
 
     Raises:
         Interrupted: On Ctrl-C during the training.
         OSError: If a file cannot be written.
     """
-    model_config = cell.variant.model_config(work.config)
-    seed = work.config.seed + cell.repeat
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "model"))
-        model = model_config.build()
-    training = _train(cell, model, work, seed=seed, progress=progress)
+    with seeded(cell.seed, "model"):
+        model = cell.model_config.build()
+    training = _train(cell, model, progress)
     model.eval()
     started = time.monotonic()
-    report = _invert(cell, model, work, progress)
+    report = _invert(cell, model, progress)
     seconds = time.monotonic() - started
-    save_model(model, cell.model_folder, config=model_config)
+    save_model(model, cell.config.output / "cells" / cell.name, config=cell.model_config)
     if cell.repeat == 0:
-        _write_first_repeat(cell, model, model_config, work, report, training)
-    return CellResult(
+        save_model(model, cell.model_folder, config=cell.model_config)
+        arrays = make_figure_data(model, cell.model_config, images=test_images(cell), report=report)
+        cell.write_figures(arrays | {"losses": np.asarray(training.losses, dtype=np.float64)})
+    result = CellResult(
         mse=report.mse.tolist(),
         ssim=report.ssim.tolist(),
         converged=report.converged.tolist(),
@@ -137,70 +114,59 @@ def run_cell(cell: Cell, work: Workload, progress: Progress) -> CellResult:
         non_finite=report.non_finite.tolist(),
         losses=training.losses,
         stopped_at=training.stopped_at,
-        certificate=certificate_of(model_config.block_of(model)),
+        certificate=certificate_of(cell.model_config.block_of(model)),
         train_seconds=training.seconds,
         test_seconds=seconds,
     )
+    cell.finish(result)
+    if result.stopped_at is not None:
+        progress.message(
+            f"{cell.name}: the training loss was not finite at step {result.stopped_at}; the model of the step before "
+            "was evaluated."
+        )
+    return result
 
 
-def _train(cell: Cell, model: Bijection, work: Workload, *, seed: int, progress: Progress) -> FitResult:
+def _train(cell: ReconstructionCell, model: Bijection, progress: Progress) -> FitResult:
     """Train on the fixed random target; everything random is a function of the seed."""
-    images = DequantisedImages(work.train, seed=derive_seed(seed, "training noise"))
+    images = DequantisedImages(cell.data.train, seed=derive_seed(cell.seed, "training noise"))
     loader = ResumableLoader(
         images,
         num_samples=len(images),
-        batch_size=work.batch_size,
-        epochs=work.config.chosen_epochs(),
-        seed=derive_seed(seed, "order"),
+        batch_size=cell.batch_size,
+        epochs=cell.config.chosen_epochs(),
+        seed=derive_seed(cell.seed, "order"),
     )
     height, width = images.size
-    generator = torch.Generator().manual_seed(derive_seed(seed, "target"))
-    target = torch.randn(work.batch_size, CHANNELS, height // SQUEEZE, width // SQUEEZE, generator=generator)
-    recipe = cell.variant.recipe
-    after_step = isinstance(recipe, Paper | Released) and recipe.enforce == "after_step"
+    generator = torch.Generator().manual_seed(derive_seed(cell.seed, "target"))
+    target = torch.randn(cell.batch_size, CHANNELS, height // SQUEEZE, width // SQUEEZE, generator=generator)
+    after_step = isinstance(cell.form, Paper | Released) and cell.form.enforce == "after_step"
     module = FixedTargetRegression(
         model,
         target,
-        lr=work.config.lr,
+        lr=cell.config.lr,
         run_key=cell.key,
         after_step=constrain_after_step if after_step else None,
     )
     return fit(
         module,
         loader,
-        checkpoint=cell.checkpoint_file,
-        resume=work.config.resume,
+        checkpoint=cell.file("ckpt"),
+        resume=cell.config.resume,
         progress=progress,
         task=f"train {cell.name}",
     )
 
 
-def _invert(cell: Cell, model: Bijection, work: Workload, progress: Progress) -> InversionReport:
-    count = len(work.test)
-    progress.begin(f"invert {cell.name}", total=count)
-    try:
-        return invert_images(
-            model,
-            work.test_images(),
-            count=count,
-            batch_size=work.batch_size,
-            clip=not model.certified,
-            keep=shown_images(count),
-            on_batch=progress.advance,
-        )
-    finally:
-        progress.end()
-
-
-def _write_first_repeat(
-    cell: Cell,
-    model: Bijection,
-    model_config: ModelConfig,
-    work: Workload,
-    report: InversionReport,
-    training: FitResult,
-) -> None:
-    save_model(model, cell.published_model_folder, config=model_config)
-    arrays = make_figure_data(model, model_config, images=work.test_images(), report=report)
-    cell.artifact_file.parent.mkdir(parents=True, exist_ok=True)
-    write_arrays(cell.artifact_file, arrays | {"losses": np.asarray(training.losses, dtype=np.float64)})
+def _invert(cell: ReconstructionCell, model: Bijection, progress: Progress) -> InversionReport:
+    count = len(cell.data.test)
+    return invert_images(
+        model,
+        test_images(cell),
+        count=count,
+        batch_size=cell.batch_size,
+        clip=not model.certified,
+        keep=shown_images(count),
+        progress=progress,
+        task=f"invert {cell.name}",
+    )

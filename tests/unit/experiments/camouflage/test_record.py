@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from invattn._errors import DataError
-from invattn.experiments.camouflage.record import CamouflageRecord, CamouflageRow, MapMetrics, is_camouflage
+from invattn.experiments.camouflage.record import CamouflageRecord, CamouflageRow, MapMetrics
 from invattn.experiments.kit.record import published_detection, published_rows
 
 SCORES = ("s_measure", "f_mean", "f_max", "f_adaptive", "f_weighted", "e_mean", "e_max", "e_adaptive", "mae")
@@ -27,7 +27,7 @@ def record(*rows: CamouflageRow) -> CamouflageRecord:
 
 def test_the_file_has_the_promised_keys() -> None:
     content = record(row()).to_json()
-    assert is_camouflage(content)
+    assert CamouflageRecord.wrote(content)
     assert {"attention", "recipe", "seed", "sets", "parameters", "seconds", "peak_memory"} <= content["rows"][0].keys()
     assert content["rows"][0]["sets"] == {"CAMO": {**dict.fromkeys(SCORES, 0.5), "images": 3}}
     assert content["rows"][0]["train_loss"] == [0.5, None]

@@ -15,18 +15,18 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from invattn.bijections import Composed
-from invattn.experiments.density import bound as density_bound
+from invattn.experiments.density import measure as density_measure
 from invattn.experiments.density import run as density
 from invattn.experiments.density.config import DensityConfig, EvaluateOptions, density_config
 from invattn.experiments.density.data import DequantisedData
 from invattn.experiments.density.evaluation import evaluate_model
 from invattn.experiments.density.likelihood import with_estimator
-from invattn.experiments.density.measure import inputs_of_test, whole_valued
+from invattn.experiments.density.measure import inputs_of_test
 from invattn.experiments.density.run import open_data, run_density
 from invattn.experiments.kit.arrays import Arrays
 from invattn.experiments.kit.progress import SilentProgress
 from invattn.experiments.kit.training.interruption import Interrupted
-from invattn.hub import ImageFlowConfig, load_flow
+from invattn.hub import ImageFlowConfig, load_flow, whole_valued
 from invattn.logdet import Exact, PowerSeries, Shard
 
 SIDE, TEST = 4, 10
@@ -120,7 +120,7 @@ def test_more_draws_of_learned_noise_tighten_the_bound_and_probes_are_accounted_
 ) -> None:
     record = run_density(options(folder, tmp_path), SilentProgress())
 
-    def bound(draws: int) -> density_bound.ImportanceBound:
+    def bound(draws: int) -> density_measure.ImportanceBound:
         asked = EvaluateOptions(model=tmp_path / MODEL, importance_samples=draws, stress=0, output=tmp_path / "out")
         evaluation = evaluate_model(asked, SilentProgress())
         assert evaluation.data.learned
@@ -135,10 +135,10 @@ def test_more_draws_of_learned_noise_tighten_the_bound_and_probes_are_accounted_
     assert abs(one.bits_per_dim - float(record.results[0].metrics.per_dim or 0)) < 5 * one.standard_error
     assert many.bits_per_dim < one.bits_per_dim
     assert (one.probe_bias, many.probe_bias) == (0.0, 0.0)
-    monkeypatch.setattr(density_bound, "EXACT_DIMENSIONS", 0)
+    monkeypatch.setattr(density_measure, "EXACT_DIMENSIONS", 0)
     assert bound(1).probe_bias == 0.0
     probed = bound(16)
-    assert 0 < probed.probe_bias <= density_bound.TARGET_BIAS
+    assert 0 < probed.probe_bias <= density_measure.TARGET_BIAS
     # Both see the same images; other noise moves the bound of 16 draws less than one draw, and its images are few.
     assert abs(probed.bits_per_dim - many.bits_per_dim) < abs(one.bits_per_dim - many.bits_per_dim)
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from invattn.bijections import Bijection, Composed, Squeeze
 from invattn.experiments.kit.inversion import InversionReport, invert_images
+from invattn.experiments.kit.progress import SilentProgress
 from invattn.recipes import Released, invertible_attention
 from invattn.solvers import Picard, Solution, Status
 
@@ -57,10 +58,18 @@ class Shifted(Bijection):
         raise NotImplementedError
 
 
+class Told(SilentProgress):
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def advance(self, steps: int = 1, *, note: str = "") -> None:
+        self.batches.append(steps)
+
+
 def test_a_certified_model_returns_every_image() -> None:
-    batches: list[int] = []
-    report = invert(model(), photos(), keep=[4, 0, 3], on_batch=batches.append)
-    assert batches == [2, 2, 1]
+    progress = Told()
+    report = invert(model(), photos(), keep=[4, 0, 3], progress=progress)
+    assert progress.batches == [2, 2, 1]
     assert report.converged.all()
     assert report.mse.shape == report.ssim.shape == report.evaluations.shape == (5,)
     assert report.mse.max() < 1e-6

@@ -19,7 +19,7 @@ from invattn.experiments.kit.training.interruption import Interrupted
 from invattn.experiments.reconstruction import figures as figure_data
 from invattn.experiments.reconstruction import run as reconstruction
 from invattn.experiments.reconstruction.config import Variant
-from invattn.experiments.reconstruction.record import ReconstructionRecord, read_record
+from invattn.experiments.reconstruction.record import ReconstructionRecord
 from invattn.experiments.reconstruction.run import ReconstructionConfig, run, run_variants
 from invattn.hub import load_model
 from invattn.recipes import Paper, Released
@@ -95,7 +95,7 @@ def interrupt() -> None:
 def test_a_run_writes_the_record_the_models_and_the_figures_data(tmp_path: Path) -> None:
     output = tmp_path / "a" / "out"
     record = run(make(output, recipe="certified,released", attention="gaussian,pointwise"), SilentProgress())
-    assert repr(read_record(output / "results.json").to_json()) == repr(record.to_json())
+    assert repr(ReconstructionRecord.read(output / "results.json").to_json()) == repr(record.to_json())
     names = [f"{kind}-{recipe}" for recipe in ("certified", "released") for kind in ("gaussian", "pointwise")]
     model_files = {"certificate.json", "config.json", "model.safetensors"}
     expected = {"results.json"} | {f"artifacts/{name}.npz" for name in names}
@@ -263,7 +263,7 @@ def test_a_loss_that_is_not_finite_is_reported_and_the_last_weights_are_evaluate
     assert numbers(tmp_path)["results"][0]["train_loss"][0][-1] is None
     assert result.metrics.v_score == 0.0
     assert np.isfinite(result.metrics.mse)
-    assert repr(read_record(tmp_path / "results.json").to_json()) == repr(record.to_json())
+    assert repr(ReconstructionRecord.read(tmp_path / "results.json").to_json()) == repr(record.to_json())
 
 
 def test_fewer_images_than_a_batch_are_one_batch(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from invattn import _files
 from invattn._errors import DataError
-from invattn.experiments.reconstruction import record as records
 from invattn.experiments.reconstruction.record import ReconstructionMetrics, ReconstructionRecord, ReconstructionResult
 
 METRICS = ReconstructionMetrics(
@@ -62,7 +61,7 @@ def test_the_documented_keys_are_there() -> None:
 def test_round_trip_through_a_file_is_exact(tmp_path: Path) -> None:
     record = make_record()
     _files.write_json(tmp_path / "results.json", record.to_json())
-    assert records.read_record(tmp_path / "results.json") == record
+    assert ReconstructionRecord.read(tmp_path / "results.json") == record
 
 
 def test_numbers_that_are_not_finite_come_back_as_nan() -> None:
@@ -119,7 +118,7 @@ def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
     del value[key]
     _files.write_json(tmp_path / "results.json", value)
     with pytest.raises(DataError, match=rf"results\.json: .*{key}"):
-        records.read_record(tmp_path / "results.json")
+        ReconstructionRecord.read(tmp_path / "results.json")
 
 
 @pytest.mark.parametrize("value", [None, [], 3, "text"])

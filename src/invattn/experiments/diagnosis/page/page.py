@@ -9,7 +9,7 @@ from invattn._errors import DataError
 from invattn._files import atomic_write
 from invattn.experiments.diagnosis.page import parts
 from invattn.experiments.diagnosis.page.parts import DiagnosisArtifact
-from invattn.experiments.diagnosis.record import DiagnosisRecord, read_diagnosis
+from invattn.experiments.diagnosis.record import DiagnosisRecord
 from invattn.experiments.kit.page import formatting
 from invattn.experiments.kit.page.environment import render_page, write_page
 from invattn.experiments.kit.page.parts import Tile
@@ -34,7 +34,7 @@ def write_diagnosis(folder: Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder. Give the folder that `invattn diagnose --output` wrote.")
-    record = read_diagnosis(folder / "results.json")
+    record = DiagnosisRecord.read(folder / "results.json")
     artifact = DiagnosisArtifact(folder / "artifacts" / "diagnosis.npz")
     written = [write_page(folder / "diagnose.html", render_diagnosis(record, artifact))]
     for name, sheet in (("flagged.png", artifact.flagged_sheet()), ("pairs.png", artifact.pair_sheet())):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 
-from invattn._errors import DataError, check_name
+from invattn._errors import DataError
+from invattn.experiments.kit.options import Count, Mark, check_options, one_of
 from invattn.logdet import Shard
 
-ACCELERATORS = ("auto", "cpu", "gpu")
+Accelerator = Annotated[str, one_of(("auto", "cpu", "gpu"), what="accelerator"), Mark.NOT_OF_A_CELL]
 
 _SIGNS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # some clusters set MASTER_ADDR or WORLD_SIZE everywhere
 _NAMES = (*_SIGNS, "MASTER_ADDR", "MASTER_PORT")
@@ -18,26 +20,36 @@ _NAMES = (*_SIGNS, "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machines:
-    """What a training runs on: one process a device.
+class MachineOptions:
+    """What trainings run on.
 
     Attributes:
-        devices: Processes, and GPUs where it runs on GPUs, of each machine.
-        nodes: Machines; the same command is started on each.
         accelerator: cpu, gpu, or auto for a GPU where there is one.
+        devices: Processes, or GPUs, of each machine that share every batch.
+        nodes: Machines; start the command on each with NODE_RANK, MASTER_ADDR, MASTER_PORT.
+    """
+
+    accelerator: Accelerator = "auto"
+    devices: Annotated[Count, Mark.NOT_OF_A_CELL] = 1
+    nodes: Annotated[Count, Mark.NOT_OF_A_CELL] = 1
+
+    def machines(self) -> Machines:
+        """Return the machines that these options stand for."""
+        return Machines(devices=self.devices, nodes=self.nodes, accelerator=self.accelerator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machines(MachineOptions):
+    """What a training runs on: one process a device.
 
     Raises:
         ValueError: If the accelerator is unknown or a number is below 1.
     """
 
-    devices: int = 1
-    nodes: int = 1
-    accelerator: str = "cpu"
+    accelerator: Accelerator = "cpu"
 
     def __post_init__(self) -> None:
-        check_name(self.accelerator, ACCELERATORS, what="accelerator")
-        if self.devices < 1 or self.nodes < 1:
-            raise ValueError(f"devices and nodes must be at least 1; got {self.devices} and {self.nodes}.")
+        check_options(self)
 
     @property
     def world_size(self) -> int:

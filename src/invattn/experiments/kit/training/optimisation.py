@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from invattn.experiments.kit.options import Count, Mark, Positive, check_options, number_from, one_of
-from invattn.experiments.kit.training.machines import ACCELERATORS, Machines
+from invattn.experiments.kit.training.machines import MachineOptions
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax}
 
@@ -97,30 +97,20 @@ def stepwise(optimizer: torch.optim.Optimizer, factor: Callable[[int], float]) -
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedTraining:
-    """Trainings, and what they run on.
+class SharedTraining(MachineOptions):
+    """Trainings.
 
     Attributes:
         precision: fp32, or bf16 for matrix products in training.
         repeats: Trainings of each variant with different seeds, from SEED on.
         seed: Decides everything that is random.
         checkpoint_minutes: Time between saves of an unfinished training.
-        accelerator: cpu, gpu, or auto for a GPU where there is one.
-        devices: Processes, or GPUs, of each machine that share every batch.
-        nodes: Machines; start the command on each with NODE_RANK, MASTER_ADDR, MASTER_PORT.
     """
 
     precision: Annotated[str, one_of(PRECISIONS, what="precision")] = "fp32"
     repeats: Annotated[Count, Mark.NOT_OF_A_CELL] = 1
     seed: int = 0
     checkpoint_minutes: CheckpointMinutes = 0.5
-    accelerator: Annotated[str, one_of(ACCELERATORS, what="accelerator"), Mark.NOT_OF_A_CELL] = "auto"
-    devices: Annotated[Count, Mark.NOT_OF_A_CELL] = 1
-    nodes: Annotated[Count, Mark.NOT_OF_A_CELL] = 1
-
-    def machines(self) -> Machines:
-        """Return what training runs on."""
-        return Machines(devices=self.devices, nodes=self.nodes, accelerator=self.accelerator)
 
 
 @dataclass(frozen=True, kw_only=True)

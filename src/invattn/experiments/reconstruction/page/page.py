@@ -9,7 +9,7 @@ from invattn.experiments.kit.page.artifacts import Artifact
 from invattn.experiments.kit.page.environment import render_page, write_page
 from invattn.experiments.kit.page.parts import Part
 from invattn.experiments.reconstruction.page import panels, strips, summary, tables
-from invattn.experiments.reconstruction.record import ReconstructionRecord, read_record
+from invattn.experiments.reconstruction.record import ReconstructionRecord
 
 
 def write_report(folder: Path) -> Path:
@@ -21,7 +21,7 @@ def write_report(folder: Path) -> Path:
         DataError: If the folder has no readable ``results.json``.
         OSError: If the page cannot be written; an older page then stays as it is.
     """
-    return write_page(folder / "report.html", render(read_record(folder / "results.json"), folder=folder))
+    return write_page(folder / "report.html", render(ReconstructionRecord.read(folder / "results.json"), folder=folder))
 
 
 def render(record: ReconstructionRecord, *, folder: Path) -> str:

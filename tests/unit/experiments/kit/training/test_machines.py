@@ -79,7 +79,7 @@ def test_auto_is_a_gpu_where_there_is_one() -> None:
 def test_unknown_names_and_numbers_below_one_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown accelerator 'tpu'"):
         Machines(accelerator="tpu")
-    with pytest.raises(ValueError, match="devices and nodes must be at least 1; got 0 and 1"):
+    with pytest.raises(ValueError, match="devices: expected a whole number, at least 1; got 0"):
         Machines(devices=0)
 
 
