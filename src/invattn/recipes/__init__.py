@@ -1,6 +1,5 @@
 """The named forms of attention, and the function that makes a block."""
 
-from invattn.recipes.authors_weights import convert_authors_state_dict as convert_authors_state_dict
 from invattn.recipes.base import ATTENTION_KINDS as ATTENTION_KINDS
 from invattn.recipes.base import KINDS as KINDS
 from invattn.recipes.base import BlockShape as BlockShape
@@ -16,3 +15,4 @@ from invattn.recipes.relaxed import Released as Released
 from invattn.recipes.relaxed import ReleasedGenerative as ReleasedGenerative
 from invattn.recipes.relaxed import Unconstrained as Unconstrained
 from invattn.recipes.relaxed import constrain_after_step as constrain_after_step
+from invattn.recipes.relaxed import convert_authors_state_dict as convert_authors_state_dict

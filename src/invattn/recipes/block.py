@@ -8,10 +8,9 @@ from invattn._errors import check_name
 from invattn.bijections import Bijection, Block, ImageLayout, ResidualBijection
 from invattn.bijections.base import as_block
 from invattn.logdet import LogDetEstimator
-from invattn.recipes.authors_weights import translate_on_load
 from invattn.recipes.base import BlockShape, Recipe
 from invattn.recipes.certified import Certified
-from invattn.recipes.relaxed import Paper, Released, ReleasedGenerative, Unconstrained
+from invattn.recipes.relaxed import Paper, Released, ReleasedGenerative, Unconstrained, translate_on_load
 from invattn.solvers import InverseGradient, Solver
 
 _RECIPES: dict[str, type[Recipe]] = {

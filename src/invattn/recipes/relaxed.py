@@ -1,12 +1,13 @@
-"""The paper's practical form, the released forms, and plain attention: none has a proof."""
+"""The paper's practical form, the released forms with the authors' weights, and plain attention: none has a proof."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -195,6 +196,66 @@ def constrain_after_step(optimizer: Optimizer, module: nn.Module) -> RemovableHa
             part.project()
 
     return optimizer.register_step_post_hook(project)
+
+
+_AUTHORS_MAPS = {
+    "query_conv": "score.query",
+    "key_conv": "score.key",
+    "concat_conv": "score.mix.0",
+    "value_conv": "value",
+    "gamma": "output",
+}
+_AUTHORS_TENSORS = {"weight_orig": "weight", "weight_u": "left", "weight_v": "right", "bias": "bias"}
+_AUTHORS_MARK = "res_branch."
+
+
+def convert_authors_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the authors' entries to those of a branch of the recipe ``released``.
+
+    Args:
+        state_dict: What the released code saves for one attention layer, with any prefix before ``res_branch.``.
+
+    Returns:
+        Entries of :class:`invattn.branches.RelaxedAttention`; 1 x 1 convolution weights (o, i, 1, 1) become (o, i);
+        the logged norms are left out.
+
+    Raises:
+        ValueError: If an entry is not one of the released code's.
+
+    References:
+        github.com/Schwartz-Zha/InvertibleAttention (names only).
+    """
+    converted: dict[str, Tensor] = {}
+    for name, tensor in state_dict.items():
+        _, found, rest = name.rpartition(_AUTHORS_MARK)
+        owner, _, entry = rest.partition(".")
+        if not found or owner not in _AUTHORS_MAPS:
+            raise ValueError(
+                f"{name!r} is not an entry of the authors' attention layer; expected ...{_AUTHORS_MARK}query_conv etc."
+            )
+        if entry == "weight_sigma":
+            continue
+        if owner == "gamma" and not entry:
+            converted["output.gamma"] = tensor
+        elif entry in _AUTHORS_TENSORS:
+            converted[f"{_AUTHORS_MAPS[owner]}.{_AUTHORS_TENSORS[entry]}"] = (
+                tensor.flatten(1) if tensor.dim() == 4 else tensor
+            )
+        else:
+            raise ValueError(f"{name!r} is not an entry of the authors' attention layer.")
+    return converted
+
+
+def translate_on_load(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
+    """Translate the authors' entries in place before a block of the recipe ``released`` loads them."""
+    theirs = {name: state_dict[name] for name in list(state_dict) if name.startswith(prefix) and _AUTHORS_MARK in name}
+    if not theirs:
+        return
+    inside = "tokens.g." if hasattr(module, "tokens") else "g."
+    for name in theirs:
+        del state_dict[name]
+    for name, tensor in convert_authors_state_dict(theirs).items():
+        state_dict[f"{prefix}{inside}{name}"] = tensor
 
 
 def _kernel(shape: BlockShape, phi: str) -> str:
