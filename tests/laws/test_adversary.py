@@ -15,7 +15,8 @@ from invattn import ATTENTION_KINDS, invertible_attention
 from invattn.bijections import Bijection
 from invattn.branches import CertifiedAttention, CertifiedPointwise
 from invattn.recipes import Certified, Recipe, Strict
-from invattn.testing.adversary import Stretch, largest_ratio, separate_channels
+
+from .adversary import Stretch, largest_ratio, separate_channels
 
 CHANNELS = 8
 FAST = [

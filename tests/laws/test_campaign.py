@@ -23,8 +23,9 @@ from invattn.lipschitz import ACTIVATIONS
 from invattn.norms import NORMS
 from invattn.recipes import Certified
 from invattn.testing import dense_jacobian
-from invattn.testing.adversary import largest_ratio
 from invattn.testing.oracles import operator_norm, sample_size
+
+from .adversary import largest_ratio
 
 T = TypeVar("T")
 

@@ -281,4 +281,5 @@ def test_what_does_not_fit_is_one_clear_error() -> None:
     with pytest.raises(ValueError, match="recipe 'paper' take no context"):
         invertible_attention(4, recipe="paper", context_channels=2)
     with pytest.raises(ValueError, match="context_channels must be at least 1"):
-        invertible_attention(4, context_channels=0)
+        invertible_attention(4, context_channels=-1)
+    assert invertible_attention(4, context_channels=0).branch.context is None

@@ -16,8 +16,8 @@ from invattn.branches import CertifiedAttention
 from invattn.functional import squash
 from invattn.lipschitz.theorems import Conditions
 from invattn.recipes import Certified, Strict
-from invattn.testing.adversary import largest_ratio
 
+from .adversary import largest_ratio
 from .registry import randomise, seeded
 
 CHANNELS = 4

@@ -12,10 +12,10 @@ from invattn.bijections.closed_form import ChannelMap as ChannelMap
 from invattn.bijections.closed_form import ClosedForm as ClosedForm
 from invattn.bijections.closed_form import Logit as Logit
 from invattn.bijections.composed import Composed as Composed
+from invattn.bijections.composed import ImageLayout as ImageLayout
 from invattn.bijections.composed import Inverse as Inverse
 from invattn.bijections.constant_memory import ConstantMemory as ConstantMemory
 from invattn.bijections.histogram import HistogramNormal as HistogramNormal
-from invattn.bijections.layout import ImageLayout as ImageLayout
 from invattn.bijections.linear import Linear1x1 as Linear1x1
 from invattn.bijections.linear import PatchTaper as PatchTaper
 from invattn.bijections.linear import Whitening as Whitening

@@ -1,4 +1,4 @@
-"""An affine map of each class: with a standard normal base, a Gaussian prior of each class."""
+"""Affine maps, one a channel or one a class, and layers that start from data."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from invattn.lipschitz import BiLipschitz
 class DataDependent(ABC):
     """A layer whose parameters are first set from its inputs."""
 
+    fitted: Tensor
+    """Boolean, 0-dimensional; a buffer, so that it is kept in the state_dict."""
+
     @property
-    @abstractmethod
     def is_fitted(self) -> bool:
-        """Whether it has been set; kept in the state_dict."""
+        """Whether it has been set."""
+        return bool(self.fitted)
 
     @abstractmethod
     def fit(self, x: Tensor) -> None:

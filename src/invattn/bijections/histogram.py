@@ -38,7 +38,6 @@ class HistogramNormal(ChannelMap, DataDependent):
 
     certified = True  # no cell is empty
     cumulative: Tensor
-    fitted: Tensor
 
     def __init__(
         self, channels: int, *, levels: int, low: float = -0.5, high: float = 0.5, smoothing: float = 0.1
@@ -71,10 +70,6 @@ class HistogramNormal(ChannelMap, DataDependent):
             self._cumulative(counts.scatter_add_(1, cells, torch.ones_like(rows, dtype=torch.float64)))
         )
         self.fitted.fill_(True)
-
-    @property
-    def is_fitted(self) -> bool:
-        return bool(self.fitted)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_and_log_det(x)[0]

@@ -137,7 +137,6 @@ class Whitening(ChannelMap, DataDependent):
     weight: Tensor
     unweight: Tensor
     log_volume: Tensor
-    fitted: Tensor
 
     def __init__(self, channels: int, *, ridge: float = 1e-5, taper: PatchTaper | None = None) -> None:
         super().__init__(channels)
@@ -178,10 +177,6 @@ class Whitening(ChannelMap, DataDependent):
         self.unweight.copy_(directions / scales @ directions.mT)
         self.log_volume.copy_(scales.log().sum())
         self.fitted.fill_(True)
-
-    @property
-    def is_fitted(self) -> bool:
-        return bool(self.fitted)
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)

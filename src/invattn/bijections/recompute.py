@@ -66,14 +66,7 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """How inputs are reconstructed.
-
-    Attributes:
-        keep_every: Keep the output of every so many blocks; None keeps the last one only.
-        solver: How to invert; None chooses by precision.
-        drift_limit: The largest relative drift allowed; None chooses by precision.
-        on_drift: Called with the report of each backward pass, or None.
-    """
+    """How inputs are reconstructed: the options of :class:`invattn.bijections.ConstantMemory`."""
 
     keep_every: int | None = None
     solver: Solver | None = None
@@ -101,13 +94,7 @@ class Reconstruction:
 def apply_recomputed(
     parts: Sequence[Bijection], x: Tensor, how: Reconstruction, *, with_log_det: bool
 ) -> tuple[Tensor, Tensor]:
-    """Apply a chain, and keep its input, its output and little else for the backward pass.
-
-    Args:
-        parts: The blocks, the first one applied first; at least one.
-        x: The input, (B, ...).
-        how: What is kept and how the rest is reconstructed.
-        with_log_det: Whether the log-determinant is wanted.
+    """Apply a chain of at least one block, and keep its input, its output and little else for the backward pass.
 
     Returns:
         z, and log|det dz/dx| with shape (B,): zeros where it is not wanted.
@@ -195,13 +182,7 @@ class _Walk:
         self._log_dets: list[Tensor] = []
 
     def back(self, z: Tensor, log_det: Tensor, incoming: Gradients) -> Tensor | None:
-        """Fill in the gradients for the parameters and return that for the input.
-
-        Args:
-            z: The output of the chain.
-            log_det: Its log-determinant.
-            incoming: The gradients for both.
-        """
+        """Fill in the gradients for the parameters and return that for the input."""
         true = True  # z is what the block returned, not a reconstruction of it
         for block in reversed(range(len(self._run.replays))):
             upstream = self._input_wanted or any(self._wanted[:block])

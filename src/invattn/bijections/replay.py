@@ -28,39 +28,30 @@ class RandomState:
     """The states of torch's default generators (CPU, and the accelerator of a tensor) and of given ones, as of now.
 
     About 5 kB on the CPU.
-
-    Args:
-        generators: Further generators.
-        near: A tensor on the accelerator, or on the CPU.
     """
 
     def __init__(self, generators: Sequence[torch.Generator], near: Tensor) -> None:
-        self._generators = tuple(generators)
-        self._near = near.new_empty(0)
-        self._default = torch.get_rng_state()
+        self._further, self._near = generators, near.new_empty(0)
         self._devices, self._device_states = get_device_states(self._near)
-        self._states = [generator.get_state() for generator in generators]
+        self._generators = (torch.default_generator, *generators)
+        self._states = [generator.get_state() for generator in self._generators]
 
     def same_as(self, other: RandomState) -> bool:
         """Whether nothing was drawn between the two."""
-        pairs = zip(self._tensors(), other._tensors(), strict=True)
+        pairs = zip([*self._states, *self._device_states], [*other._states, *other._device_states], strict=True)
         return all(torch.equal(own, others) for own, others in pairs)
 
     @contextmanager
     def replayed(self) -> Iterator[None]:
         """Draw what was drawn from here on, then let every stream go on as if nothing had been drawn."""
-        before = RandomState(self._generators, self._near)
+        before = RandomState(self._further, self._near)
         self._set()
         try:
             yield
         finally:
             before._set()
 
-    def _tensors(self) -> list[Tensor]:
-        return [self._default, *self._device_states, *self._states]
-
     def _set(self) -> None:
-        torch.set_rng_state(self._default)
         set_device_states(self._devices, self._device_states, device_type=self._near.device.type)
         for generator, state in zip(self._generators, self._states, strict=True):
             generator.set_state(state)
@@ -68,13 +59,9 @@ class RandomState:
 
 @dataclass(frozen=True)
 class AutocastState:
-    """Which devices cast operations to a lower precision, and to which.
+    """Which devices cast operations to a lower precision, and to which."""
 
-    Attributes:
-        enabled: (device type, dtype, whether casting is on), one a device type.
-    """
-
-    enabled: tuple[tuple[str, torch.dtype, bool], ...]
+    enabled: tuple[tuple[str, torch.dtype, bool], ...]  # device type, dtype, whether casting is on
 
     @classmethod
     def now(cls, device: torch.device) -> AutocastState:
@@ -148,14 +135,7 @@ class Replay:
         return solution
 
     def pull(self, x: Tensor, incoming: Gradients, *, wanted: set[str], input_wanted: bool) -> Pulled:
-        """Evaluate again at x, and pull the gradients of the image and of the log-determinant back.
-
-        Args:
-            x: The input.
-            incoming: The gradients.
-            wanted: Names of the parameters whose gradients are wanted.
-            input_wanted: Whether that of the input is.
-        """
+        """Evaluate again at x, and pull the gradients for image and log-determinant back to what is wanted."""
         # Aliases instead of the parameters themselves: hooks on those must see the sum over the chain, once.
         aliases = {name: value.detach().requires_grad_(name in wanted) for name, value in self.parameters.items()}
         point = x.detach().requires_grad_(input_wanted)

@@ -109,7 +109,6 @@ class MonotoneSpline(ChannelMap, DataDependent):
 
     certified = True  # values increase from knot to knot, slopes are positive
     places: Tensor
-    fitted: Tensor
 
     def __init__(self, channels: int, *, knots: int = 16) -> None:
         super().__init__(channels)
@@ -150,10 +149,6 @@ class MonotoneSpline(ChannelMap, DataDependent):
         self.log_steps.copy_(steps.log())
         self.log_slopes.copy_(torch.cat([ends[0], (log_secants[:, 1:] + log_secants[:, :-1]) / 2, ends[1]], dim=1))
         self.fitted.fill_(True)
-
-    @property
-    def is_fitted(self) -> bool:
-        return bool(self.fitted)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._like(self._spline(x.dtype)(self._rows(x))[0], x)

@@ -29,7 +29,7 @@ class ScaledChain(ScaledBranch):
         activate_first: Whether one stands before the first map too.
         lipschitz: c, strictly between 0 and 1.
         norm: The norm that the certificate is stated in.
-        context_channels: K of a context (B, K) that moves all biases; None for no context.
+        context_channels: K of a context (B, K) that moves all biases; 0: none.
     """
 
     symbol: ClassVar[str]
@@ -43,7 +43,7 @@ class ScaledChain(ScaledBranch):
         activate_first: bool,
         lipschitz: float,
         norm: str,
-        context_channels: int | None,
+        context_channels: int,
     ) -> None:
         super().__init__(channels=widths[0], lipschitz=lipschitz)
         get_norm(norm)

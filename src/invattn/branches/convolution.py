@@ -55,7 +55,7 @@ class CertifiedConvolution(ScaledChain):
         lipschitz: c, strictly between 0 and 1.
         norm: The norm of the certificate: "2" (operator norms of the convolutions), or "inf,2" (sums over taps), which
             is the norm of attention.
-        context_channels: K of a context (B, K) that moves all biases, see :meth:`Branch.given`; None for no context.
+        context_channels: K of a context (B, K) that moves all biases, see :meth:`Branch.given`; 0: none.
 
     Raises:
         ValueError: If an argument is out of its range; names and sides are checked.
@@ -77,7 +77,7 @@ class CertifiedConvolution(ScaledChain):
         padding: Padding | None = None,
         lipschitz: float = 0.9,
         norm: str = "2",
-        context_channels: int | None = None,
+        context_channels: int = 0,
     ) -> None:
         if not kernel_sizes or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
             raise ValueError(f"kernel_sizes must be odd and at least one; got {tuple(kernel_sizes)}.")

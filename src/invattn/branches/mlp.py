@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,7 +26,7 @@ class CertifiedMLP(ScaledChain):
         lipschitz: c, strictly between 0 and 1.
         norm: The norm that the certificate is stated in; each token is mapped by itself, so the same number holds in
             "inf,2" and in "2".
-        context_channels: K of a context (B, K) that moves all biases, see :meth:`Branch.given`; None for no context.
+        context_channels: K of a context (B, K) that moves all biases, see :meth:`Branch.given`; 0: none.
 
     Raises:
         ValueError: If an argument is out of its range, or a name unknown.
@@ -47,7 +46,7 @@ class CertifiedMLP(ScaledChain):
         activate_first: bool = False,
         lipschitz: float = 0.9,
         norm: str = "inf,2",
-        context_channels: int | None = None,
+        context_channels: int = 0,
     ) -> None:
         widths = [channels, *hidden_channels, channels]
         super().__init__(
@@ -88,23 +87,3 @@ class CertifiedMLP(ScaledChain):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, norm={self.certificate_norm!r}"
-
-
-_VALUE, _OUTPUT = 0.5, 2.0
-
-
-@torch.no_grad()
-def start_as_shift(value: nn.Linear, output: nn.Linear) -> None:
-    """Set W_V = I/2, W_L = -2 I and no biases, so that g(x)_i is about -(the mean of the tokens that token i sees).
-
-    Where a token sees those of its own cluster, x + g(x) shrinks the cluster's centre and leaves the differences
-    within it alone: what a density model of exchangeable points has to do. The scale that holds the certificate then
-    takes the part of W_L that the bound does not allow.
-
-    Args:
-        value: The map W_V, C to C.
-        output: The map W_L, C to C.
-    """
-    for linear, factor in ((value, _VALUE), (output, -_OUTPUT)):
-        linear.weight.copy_(factor * torch.eye(*linear.weight.shape))
-        linear.bias.zero_()

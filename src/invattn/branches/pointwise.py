@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invattn.branches.base import Branch
-from invattn.branches.mlp import start_as_shift
-from invattn.branches.scaled import ScaledBranch, make_shift, shifted, split_shift
+from invattn.branches.scaled import ScaledBranch, make_shift, shifted, split_shift, start_as_shift
 from invattn.functional import spectral_norm, squash
 from invattn.lipschitz import Factor, LipschitzBound, product_bound
 from invattn.lipschitz.bound import held_scale
@@ -23,10 +22,10 @@ class _FixedWeights(ScaledBranch):
     Args:
         channels: C.
         lipschitz: c, strictly between 0 and 1.
-        context_channels: K of a context (B, K) that moves both biases, see :meth:`Branch.given`; None for no context.
+        context_channels: K of a context (B, K) that moves both biases, see :meth:`Branch.given`; 0: none.
     """
 
-    def __init__(self, *, channels: int, lipschitz: float = 0.9, context_channels: int | None = None) -> None:
+    def __init__(self, *, channels: int, lipschitz: float = 0.9, context_channels: int = 0) -> None:
         super().__init__(channels=channels, lipschitz=lipschitz)
         self.value = nn.Linear(channels, channels)
         self.output = nn.Linear(channels, channels)
@@ -67,7 +66,7 @@ class CertifiedPointwise(_FixedWeights):
     Args:
         channels: C.
         lipschitz: c, strictly between 0 and 1.
-        context_channels: K of a context (B, K) that moves both biases, see :meth:`Branch.given`; None for no context.
+        context_channels: K of a context (B, K) that moves both biases, see :meth:`Branch.given`; 0: none.
     """
 
     @property
@@ -88,7 +87,7 @@ class CertifiedPooling(_FixedWeights):
     Args:
         channels: C.
         lipschitz: c, strictly between 0 and 1.
-        context_channels: K of a context (B, K) that moves both biases, see :meth:`Branch.given`; None for no context.
+        context_channels: K of a context (B, K) that moves both biases, see :meth:`Branch.given`; 0: none.
     """
 
     @property

@@ -100,7 +100,7 @@ class ContextShift(Conditional):
     def __init__(self, context_channels: int, widths: Sequence[int]) -> None:
         super().__init__()
         if context_channels < 1:
-            raise ValueError(f"context_channels must be at least 1, or None for no context; got {context_channels}.")
+            raise ValueError(f"context_channels must be at least 1, or 0 for no context; got {context_channels}.")
         self.context_channels = context_channels
         self.widths = tuple(widths)
         self.linear = nn.Linear(context_channels, sum(self.widths), bias=False)
@@ -144,9 +144,9 @@ class ContextShift(Conditional):
         return f"context_channels={self.context_channels}, widths={self.widths}"
 
 
-def make_shift(context_channels: int | None, widths: Sequence[int]) -> ContextShift | None:
+def make_shift(context_channels: int, widths: Sequence[int]) -> ContextShift | None:
     """Return a shift of biases of these lengths, or None without a context."""
-    return None if context_channels is None else ContextShift(context_channels, widths)
+    return ContextShift(context_channels, widths) if context_channels else None
 
 
 def shifts_of(context: ContextShift | None, x: Tensor) -> Tensor | None:
@@ -166,3 +166,23 @@ def shifted(image: Tensor, shift: Tensor | None) -> Tensor:
     if image.dim() == 4:
         return image + shift[:, :, None, None]
     return image + (shift if image.dim() == 2 else shift[:, None])
+
+
+_VALUE, _OUTPUT = 0.5, 2.0
+
+
+@torch.no_grad()
+def start_as_shift(value: nn.Linear, output: nn.Linear) -> None:
+    """Set W_V = I/2, W_L = -2 I and no biases, so that g(x)_i is about -(the mean of the tokens that token i sees).
+
+    Where a token sees those of its own cluster, x + g(x) shrinks the cluster's centre and leaves the differences
+    within it alone: what a density model of exchangeable points has to do. The scale that holds the certificate then
+    takes the part of W_L that the bound does not allow.
+
+    Args:
+        value: The map W_V, C to C.
+        output: The map W_L, C to C.
+    """
+    for linear, factor in ((value, _VALUE), (output, -_OUTPUT)):
+        linear.weight.copy_(factor * torch.eye(*linear.weight.shape))
+        linear.bias.zero_()

@@ -214,7 +214,7 @@ class ImageArchitecture(ImageOptions):
             activate_first=activate_first,
             padding=Padding("zero", grid=(shape[1], shape[2])),
             lipschitz=self.lipschitz,
-            context_channels=self.context_channels or None,
+            context_channels=self.context_channels,
         )
         solver, estimator = self.solver or FLOW_SOLVER, self.log_det_estimator
         return ResidualBijection(branch, solver=solver, log_det_estimator=estimator)
@@ -233,7 +233,7 @@ class ImageArchitecture(ImageOptions):
             num_heads=self.num_heads,
             solver=self.solver or FLOW_SOLVER,
             log_det_estimator=self.log_det_estimator,
-            context_channels=self.context_channels or None,
+            context_channels=self.context_channels,
         )
 
 

@@ -76,7 +76,7 @@ class VectorArchitecture:
                 hidden_channels=self.hidden_channels,
                 activation=self.activation,
                 lipschitz=self.lipschitz,
-                context_channels=self.context_channels or None,
+                context_channels=self.context_channels,
             )
             parts.append(ResidualBijection(branch, solver=self.solver or FLOW_SOLVER, log_det_estimator=estimator))
         return with_classes([*parts, ActNorm(self.dimensions)], (self.dimensions,), self.classes)

@@ -76,7 +76,7 @@ class TokenArchitecture:
                 channels=self.channels,
                 hidden_channels=self.hidden_channels,
                 lipschitz=self.lipschitz,
-                context_channels=self.context_channels or None,
+                context_channels=self.context_channels,
             )
             parts += [ActNorm(self.channels), self._residual(mlp, self._tokenwise)]
         return Composed([*parts, ActNorm(self.channels)])
@@ -90,10 +90,12 @@ class TokenArchitecture:
         return ResidualBijection(branch, solver=self.solver or FLOW_SOLVER, log_det_estimator=estimator)
 
     def _mixer(self) -> Bijection:
-        context, recipe = self.context_channels or None, self.recipe
+        recipe = self.recipe
         assert isinstance(recipe, Recipe), "settled when it was made"
         if self.attention == "uniform":
-            pooling = CertifiedPooling(channels=self.channels, lipschitz=self.lipschitz, context_channels=context)
+            pooling = CertifiedPooling(
+                channels=self.channels, lipschitz=self.lipschitz, context_channels=self.context_channels
+            )
             if isinstance(recipe, Certified) and recipe.mean_shift:
                 pooling.start_as_mean_shift()
             return self._residual(pooling, self.log_det_estimator)
@@ -106,7 +108,7 @@ class TokenArchitecture:
             layout="tokens",
             solver=self.solver or FLOW_SOLVER,
             log_det_estimator=self._tokenwise if self.attention == "pointwise" else self.log_det_estimator,
-            context_channels=context,
+            context_channels=self.context_channels,
         )
 
 

@@ -10,7 +10,6 @@ from invattn.hub.flow_config import FlowConfig as FlowConfig
 from invattn.hub.flow_config import ImageFlowConfig as ImageFlowConfig
 from invattn.hub.flow_config import TokenFlowConfig as TokenFlowConfig
 from invattn.hub.flow_config import VectorFlowConfig as VectorFlowConfig
-from invattn.hub.flow_config import whole_valued as whole_valued
 from invattn.hub.model_folder import LoadedModel as LoadedModel
 from invattn.hub.model_folder import load_flow as load_flow
 from invattn.hub.model_folder import load_model as load_model

@@ -34,7 +34,7 @@ class BlockShape:
         mask: Boolean (N, N), True where query i may see key j; or None.
         causal: Token i sees tokens 0 ... i. With column or total normalisation (paper, released_generative) the
             normaliser still sums over later tokens: only row-normalised recipes are causal in the strict sense.
-        context_channels: K of the context of each sample, or None.
+        context_channels: K of the context of each sample; 0: none.
         backend: Name of the back end of the attention; None: one is chosen at each call.
 
     Raises:
@@ -49,7 +49,7 @@ class BlockShape:
     lipschitz: float
     mask: Tensor | None = None
     causal: bool = False
-    context_channels: int | None = None
+    context_channels: int = 0
     backend: str | None = None
 
     def __post_init__(self) -> None:

@@ -36,7 +36,7 @@ def invertible_attention(
     inverse_gradient: InverseGradient | None = None,
     mask: Tensor | None = None,
     causal: bool = False,
-    context_channels: int | None = None,
+    context_channels: int = 0,
     backend: str | None = None,
 ) -> Block:
     """Make an attention block x + g(x) that can be run backwards.
@@ -56,7 +56,7 @@ def invertible_attention(
         inverse_gradient: How gradients go through the inverse; None is :class:`invattn.solvers.ImplicitAdjoint`.
         mask: Boolean (N, N), True where query i may see key j; the same in both directions of the map.
         causal: Token i sees tokens 0 ... i; strictly so where rows are normalised, see :class:`BlockShape`.
-        context_channels: K of a context (B, K), see ``block.given(context)``; certified only. None for no context.
+        context_channels: K of a context (B, K), see ``block.given(context)``; certified only. 0: none.
         backend: dense, fused, streamed or sorted; None: the fastest for each input (``block.explain(x)`` says why).
 
     Raises:
@@ -85,7 +85,7 @@ def _build(
     inverse_gradient: InverseGradient | None,
 ) -> Block:
     check_name(layout, ("image", "tokens"), what="layout")
-    if shape.context_channels is not None and not recipe.takes_context:
+    if shape.context_channels and not recipe.takes_context:
         raise ValueError(f"blocks of the recipe {recipe.name!r} take no context. Use recipe='certified'.")
     block = ResidualBijection(
         recipe.build(shape), solver=solver, log_det_estimator=log_det_estimator, inverse_gradient=inverse_gradient

@@ -51,9 +51,7 @@ class ExplicitBranch:
     def pull(self, vector: Tensor, x: Tensor, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the gradients of <vector, g(x; values)> by x and by each value, differentiable if grad mode is on."""
         if transforms_active():
-            _, back = torch.func.vjp(self, x, *values)  # type: ignore[misc]
-            products: tuple[Tensor, ...] = back(vector)
-            return products
+            return _pull_back(self, (x, *values), vector)
         create = torch.is_grad_enabled()
         with torch.enable_grad():
             point, *copies = _apart(x, *values)
@@ -64,13 +62,9 @@ class ExplicitBranch:
         if transforms_active():
 
             def push(point: Tensor, *copies: Tensor) -> Tensor:
-                _, image = torch.func.jvp(lambda t: self(t, *copies), (point,), (tangent,))  # type: ignore[misc]
-                product: Tensor = image
-                return product
+                return push_forward(lambda t: self(t, *copies), (point,), (tangent,))
 
-            _, back = torch.func.vjp(push, x, *values)  # type: ignore[misc]
-            products: tuple[Tensor, ...] = back(vector)
-            return products
+            return _pull_back(push, (x, *values), vector)
         create = torch.is_grad_enabled()
         with torch.enable_grad():
             point, *copies = _apart(x, *values)
@@ -79,28 +73,26 @@ class ExplicitBranch:
 
     def transposed(self, x: Tensor, values: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
         """Return the map from w to J^T w at a point; its graph lives as long as the map."""
-        with torch.enable_grad():
-            point, *copies = _apart(x.detach(), *(value.detach() for value in values))
-            image = self(point, *copies)
+        image, point = self._detached(x, values)
         return lambda vector: _gradients(image, [point], vector, create=False, retain=True)[0]
 
     def pushed(self, x: Tensor, values: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
         """Return the map from y to J y at a point, as the transpose of w -> J^T w."""
+        image, point = self._detached(x, values)
         with torch.enable_grad():
-            point, *copies = _apart(x.detach(), *(value.detach() for value in values))
-            image = self(point, *copies)
             dummy = torch.zeros_like(image, requires_grad=True)
             (back,) = _gradients(image, [point], dummy, create=True)
         return lambda vector: _gradients(back, [dummy], vector, create=False, retain=True)[0]
 
+    @torch.enable_grad()
+    def _detached(self, x: Tensor, values: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return g with a graph that ends at a point, and that point."""
+        point, *copies = _apart(x.detach(), *(value.detach() for value in values))
+        return self(point, *copies), point
+
 
 def explicit_branch(module: nn.Module, target: Tensor) -> tuple[ExplicitBranch, list[Tensor]]:
-    """Return a branch as a function of its parameters and the values bound to it, and those as they are now.
-
-    Args:
-        module: g.
-        target: z; tells the device.
-    """
+    """Return a branch as a function of its parameters and the values bound to it, and those as they are now."""
     parameters = named_inputs(module)
     device = target.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
@@ -129,6 +121,13 @@ def push_forward(function: Callable[..., Tensor], point: Sequence[Tensor], tange
         pulled = _gradients(value, copies, dummy, create=True)
         total = torch.stack([(p * t).sum() for p, t in zip(pulled, tangents, strict=True)]).sum()
         return _gradients(total, [dummy], torch.ones_like(total), create=False)[0]
+
+
+def _pull_back(function: Callable[..., Tensor], point: Sequence[Tensor], vector: Tensor) -> tuple[Tensor, ...]:
+    """Return the gradients of <vector, function> by each argument, under torch.func transforms."""
+    _, back = torch.func.vjp(function, *point)  # type: ignore[misc]
+    products: tuple[Tensor, ...] = back(vector)
+    return products
 
 
 def _apart(*tensors: Tensor) -> list[Tensor]:

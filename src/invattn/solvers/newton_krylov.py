@@ -96,16 +96,10 @@ class NewtonKrylov(IterativeSolver):
 def _search(
     branch: Callable[[Tensor], Tensor], state: SolveState, direction: Tensor, length: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Move each active point by the first of d, d/2, d/4, ... that lowers its residual enough.
+    """Move each active point by the first of d, d/2, d/4, ... that lowers its residual, of length |r|_2, enough.
 
-    Args:
-        branch: g.
-        state: The solve; its points are moved, and the trials beyond one an accepted step are counted.
-        direction: d with the shape of the points.
-        length: |r|_2 at the points, shape (A,).
-
-    Returns:
-        Which rows were moved, shape (A,), bool; g at the points; |r|_2 there.
+    Trials beyond one an accepted step are counted. Returns which rows were moved, shape (A,), g at the points, and
+    |r|_2 there.
     """
     image, left = torch.zeros_like(direction), length.clone()
     found = torch.zeros_like(length, dtype=torch.bool)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from invattn import invertible_attention
-from invattn.bijections import Squeeze
+from invattn.bijections import ConstantMemory, Squeeze
 from invattn.solvers import Adaptive, NewtonKrylov, Picard, Solver
 
 
@@ -41,6 +41,14 @@ def test_a_start_must_be_like_the_target() -> None:
         block.solve(torch.zeros(2, 5, 4), start=torch.zeros(2, 6, 4))
     with pytest.raises(ValueError, match=r"got .* torch.float64"):
         block.solve(torch.zeros(2, 5, 4), start=torch.zeros(2, 5, 4).double())
+
+
+def test_a_block_passes_a_start_on_to_what_it_is_wrapped_around() -> None:
+    block = invertible_attention(4).double()
+    x = torch.randn(2, 4, 3, 3, dtype=torch.float64)
+    with torch.no_grad():
+        z = block(x)
+    assert bool((ConstantMemory(block).solve(z, start=x).num_steps == 0).all())
 
 
 def test_a_closed_form_has_no_use_for_a_start() -> None:

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 from invattn.branches.attention.masks import RelativePositionLogits, Visibility, join_heads, split_heads
 from invattn.branches.attention.rules import AttentionRule, TheoremR
 from invattn.branches.attention.scores import Score
-from invattn.branches.mlp import start_as_shift
-from invattn.branches.scaled import ScaledBranch, make_shift, shifted, shifts_of
+from invattn.branches.scaled import ScaledBranch, make_shift, shifted, shifts_of, start_as_shift
 from invattn.functional import Choice, Response, attend, explain, response_weights, spectral_norm, squash
 from invattn.functional.dispatch import check_backend
 from invattn.lipschitz import ROUNDING, LipschitzBound, output_constant
@@ -35,7 +34,7 @@ class CertifiedAttention(ScaledBranch):
         visibility: What each query may see.
         position_logits: Learned logits by relative position, or None.
         context_channels: K of a context (B, K), see :meth:`Branch.given`; it moves the tokens that queries and keys
-            see, the values before they are squashed, and b_L. None for no context.
+            see, the values before they are squashed, and b_L. 0: none.
 
     Raises:
         ValueError: If the response is not row-normalised or its kernel has no bound.
@@ -55,7 +54,7 @@ class CertifiedAttention(ScaledBranch):
         rule: AttentionRule | None = None,
         visibility: Visibility | None = None,
         position_logits: RelativePositionLogits | None = None,
-        context_channels: int | None = None,
+        context_channels: int = 0,
     ) -> None:
         super().__init__(channels=channels, lipschitz=lipschitz)
         kappa = response.kernel.kappa

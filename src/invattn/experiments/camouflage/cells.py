@@ -32,7 +32,7 @@ class CamouflageCell(Cell[CamouflageConfig, CamouflageData, CamouflageRow]):
 
     def settings(self) -> dict[str, Any]:
         """Return the options and hashes of the data that the numbers depend on."""
-        return self.config.cell_settings() | {"data": dict(self.fingerprints)}
+        return self.config.settings(of_a_cell=True) | {"data": dict(self.fingerprints)}
 
     def written(self, result: CamouflageRow) -> dict[str, Any]:
         """Return the row under its name in the cell's file."""

@@ -17,13 +17,11 @@ from invattn.experiments.kit.options import (
     Reader,
     Share,
     Switch,
-    check_options,
     command_line,
     name_or_folder,
     number_between,
     number_from,
     one_of,
-    settings_of,
     some_of,
     split_names,
     whole_number,
@@ -134,7 +132,7 @@ class CamouflageConfig(SharedTraining, OutputOptions):
     preview: Annotated[bool, Mark.UNSTORED] = True
 
     def __post_init__(self) -> None:
-        check_options(self)
+        super().__post_init__()
         if self.lr > _LARGEST_LR:
             raise ValueError(f"lr must be at most {_LARGEST_LR:g}; got {self.lr}.")
         if self.workers > 1 and self.devices * self.nodes > 1:
@@ -177,11 +175,7 @@ class CamouflageConfig(SharedTraining, OutputOptions):
         weights = self.backbone_weights if self.backbone_weights in ("hub", "none") else "PATH"
         data = self.data if self.data == SYNTHETIC else Path(self.data).name
         names = {"data": data, "backbone_weights": weights, "test": [name for name, _ in self.test]}
-        return settings_of(self, of_a_cell=of_a_cell) | names
-
-    def cell_settings(self) -> dict[str, Any]:
-        """Return the settings that every row depends on."""
-        return self.settings(of_a_cell=True)
+        return super().settings(of_a_cell=of_a_cell) | names
 
     def command(self) -> str:
         """Return a command line that repeats the run, with placeholders for the folders of this machine."""

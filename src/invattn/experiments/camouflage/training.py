@@ -182,7 +182,7 @@ class Pretraining:
     def key(self) -> str:
         """Hash of everything that the weights depend on."""
         data = {"train": self.fingerprints["train"], "torch": torch.__version__, "code": source_hash(__name__)}
-        return hash_json(self.config.cell_settings() | data)
+        return hash_json(self.config.settings(of_a_cell=True) | data)
 
     def file(self, kind: str) -> Path:
         """Return the path of ``backbone.<kind>`` among the cells."""

@@ -24,14 +24,13 @@ from invattn.experiments.kit.options import (
     Count,
     Mark,
     ModelFolder,
+    Options,
     OutputOptions,
     Switch,
-    check_options,
     command_line,
     list_of,
     name_or_folder,
     number_between,
-    settings_of,
     split_names,
     whole_number,
 )
@@ -45,7 +44,7 @@ _DATA = name_or_folder(DATASETS, what="data set")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions:
+class DataOptions(Options):
     """Data.
 
     Attributes:
@@ -159,7 +158,7 @@ class DensityConfig(DataOptions, ModelOptions, TrainingOptions, OutputOptions):
     """
 
     def __post_init__(self) -> None:
-        check_options(self)
+        super().__post_init__()
         parse_positions(self.attention_positions)
         if self.dequantisation != "uniform" and self.family != "images":
             raise ValueError(
@@ -183,12 +182,8 @@ class DensityConfig(DataOptions, ModelOptions, TrainingOptions, OutputOptions):
         return flow_config(self.family, self.event_shape, self, attention=attention, recipe=recipe, levels=levels)
 
     def settings(self, *, of_a_cell: bool = False) -> dict[str, Any]:
-        """Return every option that may change the numbers, as run; no paths.
-
-        Args:
-            of_a_cell: Without those that choose variants and repeats, or what they run on.
-        """
-        plain = settings_of(self, of_a_cell=of_a_cell)
+        """Return every option that may change the numbers of this family of data; no paths."""
+        plain = super().settings(of_a_cell=of_a_cell)
         return {name: value for name, value in plain.items() if name not in _FOREIGN[self.family]}
 
     def command(self) -> str:

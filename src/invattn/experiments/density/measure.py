@@ -26,7 +26,8 @@ from invattn.experiments.density.record import DensityMetrics, DensityResult
 from invattn.experiments.kit.progress import Progress, task_of
 from invattn.experiments.kit.training.loader import derive_seed
 from invattn.flows import Dequantised, Flow, bits_per_dimension
-from invattn.hub import certificate_of, whole_valued
+from invattn.hub import certificate_of
+from invattn.hub.flow_config import whole_valued
 from invattn.logdet import Exact
 
 INVERTED = 100

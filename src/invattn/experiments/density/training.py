@@ -28,7 +28,7 @@ from invattn.experiments.kit.training.machines import Worker
 from invattn.experiments.kit.training.module import EventLog, NonFiniteLoss, ResumableModule, first_text
 from invattn.experiments.kit.training.optimisation import Optimisation
 from invattn.flows import Dequantised, Flow
-from invattn.hub import whole_valued
+from invattn.hub.flow_config import whole_valued
 from invattn.logdet import PowerSeries
 
 _REACH = 6.5  # points are shown where both coordinates lie within this distance of 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from invattn.diagnosis import Checks, SecondPreimageSearch
 from invattn.experiments.kit.data.sets import SETS
@@ -14,9 +14,7 @@ from invattn.experiments.kit.options import (
     ModelFolder,
     PhotographOptions,
     Switch,
-    check_options,
     command_line,
-    settings_of,
     whole_number,
 )
 
@@ -51,9 +49,6 @@ class DiagnosisConfig(PhotographOptions):
     batch_size: Count = 50
     output: Annotated[Path, Mark.UNSTORED]
 
-    def __post_init__(self) -> None:
-        check_options(self)
-
     def checks(self, *, picard_steps: int) -> Checks:
         """Return what is looked at.
 
@@ -68,10 +63,6 @@ class DiagnosisConfig(PhotographOptions):
             search=search,
             det_limit=max(LARGEST_DETERMINANT, usual.det_limit) if self.det else usual.det_limit,
         )
-
-    def settings(self) -> dict[str, Any]:
-        """Return every option that may change the numbers, as run; no paths."""
-        return settings_of(self)
 
     def command(self) -> str:
         """Return a command line that repeats the run, with placeholders for the folders of this machine."""

@@ -187,7 +187,36 @@ _USUAL: Mapping[object, Reader] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputOptions:
+class Options:
+    """Base of dataclasses of options: checks every value, and says what results store of them.
+
+    Raises:
+        ValueError: If a value is out of range or unknown; one line that begins with the option's name.
+    """
+
+    def __post_init__(self) -> None:
+        for option in options_of(type(self)).values():
+            value = getattr(self, option.name)
+            if value is not None and value != option.default and Mark.REPEATED not in option.marks:
+                try:
+                    option.reader(value)
+                except InvalidValue as error:
+                    raise ValueError(f"{option.name}: {error}") from None
+
+    def settings(self, *, of_a_cell: bool = False) -> dict[str, Any]:
+        """Return every option that may change the numbers, no paths; lists as the command line takes them.
+
+        Args:
+            of_a_cell: Without those that choose cells, or what they run on.
+        """
+        left_out = {Mark.UNSTORED, *([Mark.NOT_OF_A_CELL] if of_a_cell else [])}
+        names = [option.name for option in options_of(type(self)).values() if not option.marks & left_out]
+        values = {name: getattr(self, name) for name in names}
+        return {n: ",".join(map(str, v)) if isinstance(v, tuple) else v for n, v in values.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(Options):
     """Where results go.
 
     Attributes:
@@ -200,7 +229,7 @@ class OutputOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhotographOptions:
+class PhotographOptions(Options):
     """Images of the reconstruction experiment.
 
     Attributes:
@@ -302,37 +331,6 @@ def _attribute_texts(kind: type) -> dict[str, str]:
             words = re.sub(r":\w+:`|`", "", " ".join(text.split())).removesuffix(".")
             found[name] = words if words[1:2].isupper() else words[:1].lower() + words[1:]
     return found
-
-
-def check_options(config: object) -> None:
-    """Check every value of a dataclass of options that is not its default.
-
-    Raises:
-        ValueError: If one is out of range or unknown; one line that begins with the option's name.
-    """
-    for option in options_of(type(config)).values():
-        value = getattr(config, option.name)
-        if value is not None and value != option.default and Mark.REPEATED not in option.marks:
-            try:
-                option.reader(value)
-            except InvalidValue as error:
-                raise ValueError(f"{option.name}: {error}") from None
-
-
-def settings_of(config: object, *, of_a_cell: bool = False) -> dict[str, Any]:
-    """Return every option that may change the numbers, as given; lists as the command line takes them.
-
-    Args:
-        config: A dataclass of options.
-        of_a_cell: Without those that choose cells, or what they run on.
-    """
-    left_out = {Mark.UNSTORED, *([Mark.NOT_OF_A_CELL] if of_a_cell else [])}
-    names = [option.name for option in options_of(type(config)).values() if not option.marks & left_out]
-    return {name: _as_written(getattr(config, name)) for name in names}
-
-
-def _as_written(value: Any) -> Any:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 def command_line(command: str, values: Mapping[str, Any]) -> str:

@@ -14,10 +14,8 @@ from invattn.experiments.kit.options import (
     PhotographOptions,
     Positive,
     Share,
-    check_options,
     command_line,
     one_of,
-    settings_of,
     some_of,
     split_names,
 )
@@ -65,7 +63,7 @@ class ReconstructionConfig(PhotographOptions, OutputOptions):
     iterations: Count | None = None
 
     def __post_init__(self) -> None:
-        check_options(self)
+        super().__post_init__()
         if self.lr > _LARGEST_LR:
             raise ValueError(f"lr must be at most {_LARGEST_LR:g}; got {self.lr}.")
 
@@ -85,9 +83,9 @@ class ReconstructionConfig(PhotographOptions, OutputOptions):
         """Return the batch size, where the user left it open the paper's."""
         return self.batch_size or (1 if self.original else 64)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self, *, of_a_cell: bool = False) -> dict[str, Any]:
         """Return every option that may change the numbers, as run; no paths."""
-        return settings_of(self) | {
+        return super().settings(of_a_cell=of_a_cell) | {
             "attention": list(self.attention_names()),
             "recipe": list(self.recipe_names()),
             "epochs": self.chosen_epochs(),

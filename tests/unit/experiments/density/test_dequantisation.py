@@ -26,7 +26,8 @@ from invattn.experiments.density.run import open_data, run_density
 from invattn.experiments.kit.arrays import Arrays
 from invattn.experiments.kit.progress import SilentProgress
 from invattn.experiments.kit.training.interruption import Interrupted
-from invattn.hub import ImageFlowConfig, load_flow, whole_valued
+from invattn.hub import ImageFlowConfig, load_flow
+from invattn.hub.flow_config import whole_valued
 from invattn.logdet import Exact, PowerSeries, Shard
 
 SIDE, TEST = 4, 10

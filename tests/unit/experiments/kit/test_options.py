@@ -10,16 +10,15 @@ from invattn.cli.main import build_parser
 from invattn.experiments.kit.options import (
     InvalidValue,
     Mark,
+    Options,
     Positive,
     Switch,
-    check_options,
     command_line,
     name_or_folder,
     number_between,
     number_from,
     one_of,
     options_of,
-    settings_of,
     some_of,
     split_names,
     whole_number,
@@ -83,7 +82,7 @@ def test_invalid_values_say_what_was_expected(parse: Callable[[object], object],
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paint:
+class Paint(Options):
     """Paint.
 
     Attributes:
@@ -142,17 +141,17 @@ def test_a_dataclass_states_each_option_once() -> None:
     ],
 )
 def test_values_are_checked_by_the_types_of_the_fields(changes: dict[str, Any], message: str) -> None:
-    check_options(Fence(plan=Path("plan")))
+    Fence(plan=Path("plan"))
     with pytest.raises(ValueError, match=message):
-        check_options(Fence(plan=Path("plan"), **changes))
+        Fence(plan=Path("plan"), **changes)
 
 
 def test_settings_and_the_command_come_from_the_fields() -> None:
     fence = Fence(plan=Path("plan"), dry=True)
     cell = {"boards": "10,20", "owner": None, "layers": 0, "thickness": 1.0}
-    assert settings_of(fence, of_a_cell=True) == cell
-    assert settings_of(fence) == {"colours": "all"} | cell
-    line = command_line("paint", settings_of(fence) | {"dry": ""})
+    assert fence.settings(of_a_cell=True) == cell
+    assert fence.settings() == {"colours": "all"} | cell
+    line = command_line("paint", fence.settings() | {"dry": ""})
     assert line == "invattn paint --colours all --boards 10,20 --layers 0 --thickness 1.0 --dry --output OUT"
 
 

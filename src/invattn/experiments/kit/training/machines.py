@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 
 from invattn._errors import DataError
-from invattn.experiments.kit.options import Count, Mark, check_options, one_of
+from invattn.experiments.kit.options import Count, Mark, Options, one_of
 from invattn.logdet import Shard
 
 Accelerator = Annotated[str, one_of(("auto", "cpu", "gpu"), what="accelerator"), Mark.NOT_OF_A_CELL]
@@ -20,7 +20,7 @@ _NAMES = (*_SIGNS, "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MachineOptions:
+class MachineOptions(Options):
     """What trainings run on.
 
     Attributes:
@@ -47,9 +47,6 @@ class Machines(MachineOptions):
     """
 
     accelerator: Accelerator = "cpu"
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     @property
     def world_size(self) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 from torch import nn
 
-from invattn.experiments.kit.options import Count, Mark, Positive, check_options, number_from, one_of
+from invattn.experiments.kit.options import Count, Mark, Options, Positive, number_from, one_of
 from invattn.experiments.kit.training.machines import MachineOptions
 
 TRAINER_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
@@ -23,7 +23,7 @@ CheckpointMinutes = Annotated[Positive, "M", Mark.UNSTORED]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimisation:
+class Optimisation(Options):
     """Adam or Adamax with a linear warm-up, a cosine decay, clipped gradients and averaged weights.
 
     The average is exponential; early steps have the decay (1 + step) / (10 + step) where that is smaller, and a decay
@@ -52,9 +52,6 @@ class Optimisation:
     warm_up: int = 20
     clip: Annotated[Positive, "NORM"] = 1.0
     averaging: Annotated[float, number_from(0.0, 1.0), "D"] = 0.98
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     def optimizers(self, module: nn.Module) -> dict[str, Any]:
         """Return the optimiser of a module and the learning rate of every step, as Lightning takes them."""

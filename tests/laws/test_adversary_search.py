@@ -12,7 +12,8 @@ from invattn.branches import Branch, CertifiedAttention, CertifiedConvolution, C
 from invattn.norms import NORMS
 from invattn.recipes import Certified
 from invattn.testing import dense_jacobian
-from invattn.testing.adversary import STARTS, Stretch, largest_ratio, separate_channels
+
+from .adversary import STARTS, Stretch, largest_ratio, separate_channels
 
 
 def seeded(seed: int) -> torch.Generator:
