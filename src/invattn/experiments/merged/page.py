@@ -40,7 +40,10 @@ def write_report(folder: Path) -> Path:
     is left out, and the page says so and why.
 
     Args:
-        folder: The output folder of any experiment that trains; the page's path in it is returned.
+        folder: The output folder of ``invattn reconstruct``, ``invattn density train`` or ``invattn camouflage train``.
+
+    Returns:
+        The page's path.
 
     Raises:
         DataError: If the folder has no readable ``results.json``.
