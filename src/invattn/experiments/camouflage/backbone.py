@@ -28,8 +28,6 @@ _SIZES: dict[str, dict[str, Any]] = {
     "small": {"embedding_size": 16, "hidden_sizes": [24, 32, 48, 64], "depths": [1, 1, 1, 1], "layer_type": "basic"},
 }
 
-BACKBONES = tuple(_SIZES)
-
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """What batch normalisation stores and normalisation image by image does not have."""
 
@@ -57,7 +55,7 @@ class ResNetLevels(nn.Module):
         from transformers import ResNetBackbone, ResNetConfig
 
         super().__init__()
-        check_name(name, BACKBONES, what="backbone")
+        check_name(name, tuple(_SIZES), what="backbone")
         with quiet_transformers():
             config = ResNetConfig(**{"out_features": list(STAGES), **_SIZES[name]})
             self.resnet: ResNetBackbone = ResNetBackbone(config)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from invattn._errors import DataError
 from invattn._files import atomic_write, write_json
-from invattn.experiments.camouflage.measure import map_metrics, predict_map
+from invattn.experiments.camouflage.measure import predict_map
 from invattn.experiments.camouflage.network import load_network
 from invattn.experiments.camouflage.page.page import render_maps
 from invattn.experiments.camouflage.pairs import IMAGES, MASKS, Match, match_stems, read_grey, read_mask
@@ -104,7 +104,7 @@ def _measure(pairs: Sequence[Match], progress: Progress) -> MapMetrics:
     for _, prediction, mask in pairs:
         measures.add(read_grey(prediction).numpy(), read_mask(mask).numpy())
         progress.advance()
-    return map_metrics(measures.scores())
+    return measures.scores().metrics
 
 
 def _pictures(images: Path, matched: Mapping[str, Sequence[Match]], *, several: bool) -> dict[str, dict[str, Path]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +16,11 @@ from invattn.experiments.camouflage.cells import CamouflageCell
 from invattn.experiments.camouflage.network import CamouflageNetwork
 from invattn.experiments.camouflage.pairs import MaskedImages
 from invattn.experiments.camouflage.record import MapMetrics
-from invattn.experiments.camouflage.scores import MapScores
+from invattn.experiments.camouflage.scores import GreyImage, MapMeasures, MapScores
 from invattn.experiments.kit.arrays import Arrays
 from invattn.experiments.kit.data.pixels import resize
 from invattn.experiments.kit.progress import Progress
 from invattn.solvers import Adaptive
-
-if TYPE_CHECKING:
-    from invattn.experiments.camouflage.scores import GreyImage, MapScores
 
 
 @torch.no_grad()
@@ -57,8 +54,6 @@ def measure_maps(
         images: The set.
         on_image: Called after each image.
     """
-    from invattn.experiments.camouflage.scores import MapMeasures
-
     measures = MapMeasures()
     for number in range(len(images)):
         _, mask = images.pair(number)
@@ -155,7 +150,7 @@ class Measured:
 
     def metrics(self) -> dict[str, MapMetrics]:
         """Return the scores as the record holds them."""
-        return {name: map_metrics(scores) for name, scores in self.sets.items()}
+        return {name: scores.metrics for name, scores in self.sets.items()}
 
     def s_each(self) -> dict[str, list[float]]:
         """Return the S-measure of every test image, for paired comparisons."""
@@ -176,11 +171,6 @@ class Measured:
             "map_sets": np.asarray([name for name, _ in self.pictures]),
             "map_pictures": torch.stack([picture for _, picture in self.pictures]).numpy(),
         }
-
-
-def map_metrics(scores: MapScores) -> MapMetrics:
-    """Return what the record keeps of scores: the nine measures, without their curves."""
-    return MapMetrics(**{entry.name: getattr(scores, entry.name) for entry in fields(MapMetrics)})
 
 
 def measure_network(cell: CamouflageCell, network: CamouflageNetwork, progress: Progress) -> Measured:

@@ -13,15 +13,14 @@ from torch.nn import functional as F
 
 from invattn._errors import DataError, check_name
 from invattn.bijections import Bijection
-from invattn.experiments.camouflage.backbone import BACKBONES, ResNetLevels
+from invattn.experiments.camouflage.backbone import ResNetLevels
+from invattn.experiments.camouflage.config import BACKBONES, NO_ATTENTION
 from invattn.hub import StoredConfig
 from invattn.hub.model_folder import read_model, refuse
 from invattn.recipes import KINDS, Recipe, invertible_attention
 
 CHANNELS = 32
 """Channels of every level after its reduction; the attention modules see as many."""
-
-NO_ATTENTION = "none"
 
 RATES = (3, 6, 12, 18)
 """Distances in pixels between the taps of the four convolutions."""

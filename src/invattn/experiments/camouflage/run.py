@@ -21,22 +21,15 @@ from invattn.hub import save_model
 
 
 def run_camouflage(config: CamouflageConfig, progress: Progress) -> CamouflageRecord:
-    """Train and measure every row of a configuration and write the results.
+    """Train and measure every row of a configuration; write and return what ``results.json`` holds.
 
-    Writes ``results.json``, ``model/<attention>-<recipe>/`` (of the first repeat) and ``artifacts/<attention>-
-    <recipe>.npz`` below ``config.output``, and keeps every finished cell below ``cells/``: the same command run again
-    skips those.
-
-    Args:
-        config: The user's options.
-        progress: Is told what goes on.
-
-    Returns:
-        The content of ``results.json``.
+    Writes ``results.json``, and for each first repeat ``model/<attention>-<recipe>/`` and
+    ``artifacts/<attention>-<recipe>.npz``, below ``config.output``; finished cells stay below ``cells/`` and are
+    skipped when the same command runs again.
 
     Raises:
-        DataError: If the data or the output cannot be used, or the output holds other results; one line.
-        OSError: If a file cannot be written; it names the file, and finished cells are kept.
+        DataError: If the data cannot be used, or the output or what it holds; one line that says what to do.
+        OSError: If a file cannot be written.
         Interrupted: On Ctrl-C; the message says how to continue.
 
     References:
@@ -57,16 +50,7 @@ def run_camouflage(config: CamouflageConfig, progress: Progress) -> CamouflageRe
 
 
 def follow_camouflage(config: CamouflageConfig, progress: Progress) -> None:
-    """Do the part of a further machine (NODE_RANK above 0) in a run on several: train with the first, write nothing.
-
-    Args:
-        config: The user's options, as on the first machine; both must see the same output folder.
-        progress: Is told what goes on.
-
-    Raises:
-        DataError: If the output holds other results; one line that says what to do.
-        Interrupted: On Ctrl-C.
-    """
+    """Do the part of a further machine in a run on several, as :func:`~invattn.experiments.kit.cells.follow_cells`."""
     config.machines().check(batch_size=config.batch_size)
     cells = make_cells(config, open_camouflage_data(config))
     follow_cells(cells, progress, task=lambda cell: partial(train_network, cell), machines=config.machines())
@@ -136,7 +120,7 @@ def _record(cells: list[CamouflageCell], rows: list[CamouflageRow]) -> Camouflag
             "fingerprint": cells[0].fingerprints["train"],
             "train": len(data.train),
             "sets": {part.name: len(part) for part in data.test},
-            "mean_mask": {name: scores.s_measure for name, scores in baseline.items()},
+            "mean_mask": {name: scores.metrics.s_measure for name, scores in baseline.items()},
             "notes": list(data.notes),
         },
         settings=config.settings() | {"torch_threads": config.threads(torch.get_num_threads())},

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from py_sod_metrics import MAE, Emeasure, FmeasureHandler, FmeasureV2, Smeasure, WeightedFmeasure
 
+from invattn.experiments.camouflage.record import MapMetrics
+
 GreyImage = NDArray[np.uint8]
 """Shape (H, W), 0 to 255."""
 
@@ -29,34 +31,16 @@ MASK_THRESHOLD = 128
 
 @dataclass(frozen=True, kw_only=True)
 class MapScores:
-    """What was measured over all maps of a set; every figure is a mean over maps.
+    """What was measured over all maps of a set.
 
     Attributes:
-        s_measure: Structure measure with alpha 0.5.
-        f_mean: F-measure, mean over all thresholds.
-        f_max: Largest value of ``f_curve``.
-        f_adaptive: F-measure at twice the mean of each map.
-        f_weighted: Weighted F-measure.
-        e_mean: E-measure, mean over all thresholds.
-        e_max: Largest value of ``e_curve``.
-        e_adaptive: E-measure at twice the mean of each map.
-        mae: Mean absolute error.
-        images: Number of maps.
-        f_curve: F-measure at the thresholds 255, 254, ... 0, shape (256,).
-        e_curve: E-measure at the same thresholds, shape (256,).
+        metrics: Means over maps, as the record holds them.
+        f_curve: F-measure at the thresholds 255, 254, ... 0, mean over maps, shape (256,).
+        e_curve: E-measure at the same thresholds, likewise.
         s_each: S-measure of each map, shape (images,).
     """
 
-    s_measure: float
-    f_mean: float
-    f_max: float
-    f_adaptive: float
-    f_weighted: float
-    e_mean: float
-    e_max: float
-    e_adaptive: float
-    mae: float
-    images: int
+    metrics: MapMetrics
     f_curve: Curve
     e_curve: Curve
     s_each: Curve
@@ -106,7 +90,7 @@ class MapMeasures:
             raise ValueError("there is nothing to measure; add at least one map.")
         f_measure, e_measure = self._f.get_results()["f"], self._e.get_results()["em"]
         f_curve, e_curve = _curve(f_measure["dynamic"]), _curve(e_measure["curve"])
-        return MapScores(
+        metrics = MapMetrics(
             s_measure=float(self._s.get_results()["sm"]),
             f_mean=float(f_curve.mean()),
             f_max=float(f_curve.max()),
@@ -117,10 +101,9 @@ class MapMeasures:
             e_adaptive=float(e_measure["adp"]),
             mae=float(self._mae.get_results()["mae"]),
             images=self._images,
-            f_curve=f_curve,
-            e_curve=e_curve,
-            s_each=np.asarray(self._s.sms, dtype=np.float64),
         )
+        s_each = np.asarray(self._s.sms, dtype=np.float64)
+        return MapScores(metrics=metrics, f_curve=f_curve, e_curve=e_curve, s_each=s_each)
 
 
 def resize_map(image: GreyImage, *, height: int, width: int) -> GreyImage:

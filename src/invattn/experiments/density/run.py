@@ -30,18 +30,11 @@ from invattn.hub import save_model
 
 
 def run_density(config: DensityConfig, progress: Progress) -> DensityRecord:
-    """Train and measure every variant of a configuration and write the results.
+    """Train and measure every variant of a configuration; write and return what ``results.json`` holds.
 
     Writes ``results.json``, ``model/<variant>/`` (of the first repeat) and ``artifacts/<variant>.npz`` below
     ``config.output``, and keeps every finished cell below ``cells/``: the same command run again skips those. Further
     repeats keep the likelihood of every test sample in ``artifacts/<variant>-<repeat>.npz``.
-
-    Args:
-        config: The user's options.
-        progress: Is told what goes on.
-
-    Returns:
-        The content of ``results.json``.
 
     Raises:
         DataError: If the data or the output cannot be used, or the output holds other results; one line.
@@ -63,19 +56,7 @@ def run_density(config: DensityConfig, progress: Progress) -> DensityRecord:
 
 
 def follow_density(config: DensityConfig, progress: Progress) -> None:
-    """Do the part of a further machine (NODE_RANK above 0) in a run on several: train with the first, write nothing.
-
-    Both must see the same output folder.
-
-    Args:
-        config: The user's options, as on the first machine.
-        progress: Is told what goes on.
-
-    Raises:
-        DataError: If the output holds other results; one line that says what to do.
-        Interrupted: On Ctrl-C.
-        WorkerLost: If the first machine does not answer.
-    """
+    """Do the part of a further machine in a run on several, as :func:`~invattn.experiments.kit.cells.follow_cells`."""
     deadline = Deadline.after(config.max_minutes)
     config.machines().check(batch_size=config.batch_size)
     data = open_data(config)

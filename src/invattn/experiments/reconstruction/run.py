@@ -18,17 +18,10 @@ from invattn.experiments.reconstruction.training import run_cell
 
 
 def run(config: ReconstructionConfig, progress: Progress) -> ReconstructionRecord:
-    """Run every attention kind in every recipe of a configuration and write the results.
+    """Run every attention kind in every recipe of a configuration; write and return what ``results.json`` holds.
 
     Writes ``results.json``, ``model/<attention>-<recipe>/`` and ``artifacts/<attention>-<recipe>.npz`` below
     ``config.output``, and keeps every finished cell below ``cells/``: the same command run again skips those.
-
-    Args:
-        config: The user's options.
-        progress: Is told what goes on.
-
-    Returns:
-        The content of ``results.json``.
 
     Raises:
         DataError: If the data or the output cannot be used; one line that says what to do.

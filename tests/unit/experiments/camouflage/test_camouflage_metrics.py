@@ -47,10 +47,10 @@ def test_the_reference_examples_have_their_published_values(real_data: Path) -> 
         published |= values
     found = measures.scores()
     # The files name 16 digits; 1e-6 is what is promised, rounding of sums stays far below.
-    assert {name: getattr(found, name) for name in NAMES} == pytest.approx(
+    assert {name: getattr(found.metrics, name) for name in NAMES} == pytest.approx(
         {name: published[other] for name, other in NAMES.items()}, abs=1e-9
     )
-    assert found.images == 3
+    assert found.metrics.images == 3
 
 
 BORDER = np.zeros((9, 11), dtype=np.uint8)
@@ -67,14 +67,17 @@ CORNER[-1, -1] = 255
 @pytest.mark.parametrize("value", [0, 255, None])
 def test_every_measure_is_a_number_for_any_mask(mask: GreyImage, value: int | None) -> None:
     prediction = grey(*mask.shape) if value is None else np.full(mask.shape, value, np.uint8)
-    for name, number in vars(scores_of(prediction, mask)).items():
+    found = scores_of(prediction, mask)
+    arrays = {name: values for name, values in vars(found).items() if name != "metrics"}
+    assert len(arrays) == 3
+    for name, number in (vars(found.metrics) | arrays).items():
         assert np.isfinite(number).all(), name
 
 
 def test_a_perfect_map_is_perfect_and_its_opposite_is_not() -> None:
     mask = np.zeros((40, 60), np.uint8)
     mask[10:25, 20:50] = 255
-    best, worst = scores_of(mask, mask), scores_of(255 - mask, mask)
+    best, worst = scores_of(mask, mask).metrics, scores_of(255 - mask, mask).metrics
     assert best.mae == 0
     assert best.s_measure == pytest.approx(1, abs=1e-9)
     assert best.f_max == pytest.approx(1)
@@ -92,8 +95,9 @@ def test_curves_run_from_the_highest_threshold_and_give_mean_and_largest() -> No
     precision, recall = hits / above.sum(), hits / (mask > 128).sum()
     by_hand = 1.3 * precision * recall / (0.3 * precision + recall)
     assert found.f_curve[255 - 100] == pytest.approx(by_hand)
-    assert (found.f_mean, found.f_max) == pytest.approx((found.f_curve.mean(), found.f_curve.max()))
-    assert (found.e_mean, found.e_max) == pytest.approx((found.e_curve.mean(), found.e_curve.max()))
+    metrics = found.metrics
+    assert (metrics.f_mean, metrics.f_max) == pytest.approx((found.f_curve.mean(), found.f_curve.max()))
+    assert (metrics.e_mean, metrics.e_max) == pytest.approx((found.e_curve.mean(), found.e_curve.max()))
 
 
 def test_measures_of_several_maps_are_means() -> None:
@@ -104,15 +108,16 @@ def test_measures_of_several_maps_are_means() -> None:
         both.add(grey(16, 16, seed=seed + 5), mask)
         single.append(scores_of(grey(16, 16, seed=seed + 5), mask))
     found = both.scores()
-    assert found.s_each == pytest.approx([part.s_measure for part in single])
+    assert found.s_each == pytest.approx([part.metrics.s_measure for part in single])
     for name in ("s_measure", "f_weighted", "f_adaptive", "e_adaptive", "mae", "f_mean"):
-        assert getattr(found, name) == pytest.approx(np.mean([getattr(part, name) for part in single])), name
+        each = [getattr(part.metrics, name) for part in single]
+        assert getattr(found.metrics, name) == pytest.approx(np.mean(each)), name
 
 
 def test_a_map_of_another_size_is_resized_to_the_mask() -> None:
     mask = (grey(31, 17, seed=3) > 128).astype(np.uint8) * 255
     small = grey(8, 5)
-    assert scores_of(small, mask).mae == scores_of(resize_map(small, height=31, width=17), mask).mae
+    assert scores_of(small, mask).metrics == scores_of(resize_map(small, height=31, width=17), mask).metrics
     # Bilinear between pixel centres: 0 and 200 side by side, doubled, give weights 0, 1/4, 3/4, 1.
     assert resize_map(np.array([[0, 200]], np.uint8), height=1, width=4).tolist() == [[0, 50, 150, 200]]
 

@@ -97,7 +97,7 @@ def test_a_run_writes_record_models_and_arrays(tmp_path: Path) -> None:
     again = measure_maps(
         lambda n: predict_map(network, test.pair(n)[0], side=config.image_size), test, on_image=lambda: None
     )
-    assert again.s_measure == pytest.approx(certified.sets["synthetic"].s_measure)
+    assert again.metrics.s_measure == pytest.approx(certified.sets["synthetic"].s_measure)
 
 
 def test_finished_rows_are_kept_and_other_options_refused(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_the_mean_mask_is_the_mean(tmp_path: Path) -> None:
     assert float((mean.double() - by_hand).abs().max()) <= 0.5
     measures = MapMeasures()
     measures.add(mean.numpy(), train.pair(0)[1].numpy())
-    assert 0 < measures.scores().s_measure < 1
+    assert 0 < measures.scores().metrics.s_measure < 1
 
 
 def test_the_backbone_is_trained_once_and_every_row_starts_from_it(tmp_path: Path) -> None:

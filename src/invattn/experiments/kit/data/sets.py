@@ -136,12 +136,6 @@ class _Tally:
         return [*notes, size_note] if size_note else notes
 
     def _fit(self, picture: Picture) -> Tensor:
-        self._count(picture)
-        if self.image_size == "original":
-            return crop_even(picture.pixels)
-        return resize(centre_square(picture.pixels), height=self.image_size, width=self.image_size)
-
-    def _count(self, picture: Picture) -> None:
         height, width = picture.pixels.shape[-2:]
         if min(height, width) < _SMALLEST_SIDE:
             raise DataError(
@@ -152,11 +146,14 @@ class _Tally:
         self.sizes[(height, width)] += 1
         if picture.remark:
             self.remarks[picture.remark] += 1
-        if self.image_size == "original" and len(self.sizes) > 1:
+        if self.image_size != "original":
+            return resize(centre_square(picture.pixels), height=self.image_size, width=self.image_size)
+        if len(self.sizes) > 1:
             raise DataError(
                 f"images at their original size must all be equal: {self.first} is {self._first_size()}, "
                 f"{picture.name} is {_text((height, width))}; give a number as the image size to resize them"
             )
+        return crop_even(picture.pixels)
 
     def _first_size(self) -> str:
         return _text(next(iter(self.sizes)))

@@ -13,11 +13,12 @@ from torch import nn
 from invattn.experiments.kit.options import Count, Mark, Options, Positive, number_from, one_of
 from invattn.experiments.kit.training.machines import MachineOptions
 
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax}
+
 TRAINER_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 """Precision in which training evaluates a model -> Lightning's name of it."""
 
 PRECISIONS = tuple(TRAINER_PRECISIONS)
-
 
 CheckpointMinutes = Annotated[Positive, "M", Mark.UNSTORED]
 
@@ -47,7 +48,7 @@ class Optimisation(Options):
 
     steps: Count = 250
     batch_size: Count = 64
-    optimizer: Annotated[str, one_of(("adam", "adamax"), what="optimizer")] = "adam"
+    optimizer: Annotated[str, one_of(tuple(OPTIMIZERS), what="optimizer")] = "adam"
     lr: Annotated[Positive, "RATE"] = 5e-3
     warm_up: int = 20
     clip: Annotated[Positive, "NORM"] = 1.0
@@ -55,8 +56,7 @@ class Optimisation(Options):
 
     def optimizers(self, module: nn.Module) -> dict[str, Any]:
         """Return the optimiser of a module and the learning rate of every step, as Lightning takes them."""
-        kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax}[self.optimizer]
-        optimizer = kind(module.parameters(), lr=self.lr)
+        optimizer = OPTIMIZERS[self.optimizer](module.parameters(), lr=self.lr)
         return stepwise(optimizer, cosine_with_warm_up(self.steps, warm_up=self.warm_up))
 
     @torch.no_grad()
