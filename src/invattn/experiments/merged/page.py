@@ -20,6 +20,18 @@ from invattn.experiments.merged.overview import Record, overview
 from invattn.experiments.reconstruction.page import page as reconstruction
 from invattn.experiments.reconstruction.record import ReconstructionRecord
 
+_RENDER = {
+    ReconstructionRecord: reconstruction.render,
+    DensityRecord: density.render,
+    CamouflageRecord: camouflage.render,
+}
+_FIGURES: dict[type, dict[str, str]] = {
+    ReconstructionRecord: {"reconstructions": "Fig. 3 and 4: reconstructions", "constants": "error against steps"},
+    DensityRecord: {"samples": "Fig. 5: samples"},
+    CamouflageRecord: {"curves": "Fig. 6: F and E curves", "maps": "Fig. 7: maps"},
+}
+"""Sections of the pages that hold figures of the paper."""
+
 
 def write_report(folder: Path) -> Path:
     """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder.
@@ -53,19 +65,6 @@ def read_any(folder: Path) -> Record:
     value = read_json(results)
     kind = next((kind for kind in (DensityRecord, CamouflageRecord) if kind.wrote(value)), ReconstructionRecord)
     return kind.read(results)
-
-
-_RENDER = {
-    ReconstructionRecord: reconstruction.render,
-    DensityRecord: density.render,
-    CamouflageRecord: camouflage.render,
-}
-_FIGURES: dict[type, dict[str, str]] = {
-    ReconstructionRecord: {"reconstructions": "Fig. 3 and 4: reconstructions", "constants": "error against steps"},
-    DensityRecord: {"samples": "Fig. 5: samples"},
-    CamouflageRecord: {"curves": "Fig. 6: F and E curves", "maps": "Fig. 7: maps"},
-}
-"""Sections of the pages that hold figures of the paper."""
 
 
 def write_merged(folders: Sequence[Path], output: Path) -> Path:

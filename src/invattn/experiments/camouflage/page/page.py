@@ -17,10 +17,7 @@ TOLERANCE = 1e-4
 
 def write_report(folder: Path) -> Path:
     """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder, as ``write_page`` does."""
-    return write_page(
-        folder / "report.html",
-        render(CamouflageRecord.read(folder / "results.json"), folder=folder),
-    )
+    return write_page(folder / "report.html", render(CamouflageRecord.read(folder / "results.json"), folder=folder))
 
 
 def render(record: CamouflageRecord, *, folder: Path) -> str:

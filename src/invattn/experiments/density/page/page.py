@@ -27,10 +27,7 @@ _SHOWN = 36
 
 def write_report(folder: Path) -> Path:
     """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder, as ``write_page`` does."""
-    return write_page(
-        folder / "report.html",
-        render(DensityRecord.read(folder / "results.json"), folder=folder),
-    )
+    return write_page(folder / "report.html", render(DensityRecord.read(folder / "results.json"), folder=folder))
 
 
 def render(record: DensityRecord, *, folder: Path) -> str:

@@ -43,8 +43,6 @@ _PICTURES = (
     "map_pictures",
 )
 _WORDS = ("block_kinds", "field_names", "threshold_sets", "map_sets")
-
-
 _ABSENT = {
     "curve": "the run stored no curves for several c (without a constraint there is no c)",
     "attention": "the run stored no attention maps (large images and the pointwise control have none)",
