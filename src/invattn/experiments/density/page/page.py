@@ -37,6 +37,7 @@ def render(record: DensityRecord, *, folder: Path) -> str:
     pairs = dict.fromkeys((tables.kind_of(result), tables.recipe_of(result)) for result in ordered)
     stored = [Artifact(folder, attention=attention, recipe=recipe) for attention, recipe in pairs]
     subject, measure = tables.subject_of(record), tables.measure_of(record)
+    name = str(record.data.get("name"))
     errors = [result.metrics.estimator_error for result in record.results]
     return render_page(
         "density",
@@ -44,7 +45,9 @@ def render(record: DensityRecord, *, folder: Path) -> str:
         record=record,
         parts=[*_parts(subject, stored, measure), tables.training_curves(ordered, measure)],
         references=record.data.get("references") or {},
-        subject=_subject(record),
+        subject=f"{formatting.dataset(name)} at {tables.shape_words(record)} pixels"
+        if subject == "images"
+        else _DESCRIPTIONS.get(name, name),
         measure=measure,
         levels=record.data.get("levels") or 256,
         learned_noise=record.settings.get("dequantisation") == "variational",
@@ -72,10 +75,3 @@ def _parts(subject: tables.Subject, stored: Sequence[Artifact], measure: tables.
         images.block_effects(stored, unit=f"{measure.word}/dim", factor=measure.factor),
         images.receptive_fields(stored),
     ]
-
-
-def _subject(record: DensityRecord) -> str:
-    name = str(record.data.get("name"))
-    if tables.subject_of(record) == "images":
-        return f"{formatting.dataset(name)} at {tables.shape_words(record)} pixels"
-    return _DESCRIPTIONS.get(name, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -116,8 +116,7 @@ def _limits(lines: Sequence[Line]) -> tuple[float, float] | None:
     return low - room, high + room
 
 
-@dataclass(frozen=True, kw_only=True)
-class PublishedRow:
+class PublishedRow(NamedTuple):
     """One model; every field is ready to print, empty where there is no figure."""
 
     kind: str
@@ -143,13 +142,10 @@ def published_table(record: DensityRecord) -> list[PublishedRow]:
         kind = next((kind for kind, model in _MODELS.items() if model == published["model"]), "")
         key = (kind, f"{kind}-certified")
         used.add(key)
-        row = PublishedRow(
-            kind=kind, label=published["model"], published=published["bits_per_dim"], ours=shown.get(key, "")
-        )
-        rows.append(row)
+        rows.append(PublishedRow(kind, published["model"], published["bits_per_dim"], shown.get(key, "")))
     kinds = formatting.in_order((kind for kind, _ in shown), formatting.MIXERS)
     rest = sorted((key for key in shown if key not in used), key=lambda key: (kinds.index(key[0]), key[1]))
-    return [*rows, *(PublishedRow(kind=key[0], label=names[key], published="", ours=shown[key]) for key in rest)]
+    return [*rows, *(PublishedRow(key[0], names[key], "", shown[key]) for key in rest)]
 
 
 def _mean(values: list[float | None]) -> str:
