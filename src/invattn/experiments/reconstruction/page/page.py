@@ -9,7 +9,6 @@ from pathlib import Path
 from invattn.experiments.kit.page import formatting
 from invattn.experiments.kit.page.artifacts import Artifact
 from invattn.experiments.kit.page.environment import render_page, write_page
-from invattn.experiments.kit.page.parts import Part
 from invattn.experiments.reconstruction.page import panels, strips, tables
 from invattn.experiments.reconstruction.record import ReconstructionRecord, ReconstructionResult
 
@@ -23,12 +22,23 @@ def render(record: ReconstructionRecord, *, folder: Path) -> str:
     """Return the page of a run's results as text; the artifacts of the figures lie in ``folder``."""
     headers, context_rows = tables.context(record)
     recipes = formatting.in_order((result.recipe for result in record.results), formatting.RECIPES)
+    ordered = sorted(tables.in_kind_order(record.results), key=lambda result: recipes.index(result.recipe))
+    pairs = dict.fromkeys((result.attention, result.recipe) for result in ordered)
+    stored = [Artifact(folder, attention=attention, recipe=recipe) for attention, recipe in pairs]
     datasets = dict.fromkeys((result.dataset, str(result.image_size)) for result in record.results)
     return render_page(
         "reconstruction",
         "report.html",
         record=record,
-        parts=_parts(record, folder),
+        parts=[
+            strips.reconstructions(stored),
+            strips.error_maps(stored),
+            panels.distributions(stored),
+            panels.residuals(stored),
+            panels.lipschitz_curves(stored),
+            strips.attention_maps(stored),
+            panels.losses(stored, record.results),
+        ],
         subject=", ".join(f"{formatting.dataset(name)} {formatting.size(size)}" for name, size in datasets),
         headline=headline(record),
         tiles=tiles(record),
@@ -40,22 +50,6 @@ def render(record: ReconstructionRecord, *, folder: Path) -> str:
         context_rows=context_rows,
         recipes=recipes,
     )
-
-
-def _parts(record: ReconstructionRecord, folder: Path) -> list[Part]:
-    recipes = formatting.in_order((result.recipe for result in record.results), formatting.RECIPES)
-    ordered = sorted(tables.in_kind_order(record.results), key=lambda result: recipes.index(result.recipe))
-    pairs = dict.fromkeys((result.attention, result.recipe) for result in ordered)
-    stored = [Artifact(folder, attention=attention, recipe=recipe) for attention, recipe in pairs]
-    return [
-        strips.reconstructions(stored),
-        strips.error_maps(stored),
-        panels.distributions(stored),
-        panels.residuals(stored),
-        panels.lipschitz_curves(stored),
-        strips.attention_maps(stored),
-        panels.losses(stored, record.results),
-    ]
 
 
 def headline(record: ReconstructionRecord) -> list[str]:

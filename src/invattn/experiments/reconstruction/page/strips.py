@@ -57,11 +57,7 @@ def reconstructions(artifacts: Sequence[Artifact]) -> Part:
         return originals[:shown], row
 
     built, left_out = collect(artifacts, build)
-    return Part(
-        anchor="reconstructions",
-        strips=tuple(_group(built)),
-        left_out=left_out,
-    )
+    return Part(anchor="reconstructions", strips=tuple(_group(built)), left_out=left_out)
 
 
 def _short(value: float) -> str:
@@ -80,18 +76,9 @@ def error_maps(artifacts: Sequence[Artifact]) -> Part:
     found, left_out = collect(artifacts, _errors)
     low, high = _error_range([errors for _, (_, errors) in found])
     built = [(artifact, (pictured, _error_row(artifact, errors, low, high))) for artifact, (pictured, errors) in found]
-    return Part(
-        anchor="errors",
-        strips=tuple(_group(built)),
-        scale=Scale(
-            gradient=pictures.gradient(pictures.ERROR_MAP),
-            ticks=_decades(low, high),
-            title="difference on the 0–255 scale",
-        )
-        if built
-        else None,
-        left_out=left_out,
-    )
+    shades, ticks = pictures.gradient(pictures.ERROR_MAP), _decades(low, high)
+    scale = Scale(gradient=shades, ticks=ticks, title="difference on the 0–255 scale")
+    return Part(anchor="errors", strips=tuple(_group(built)), scale=scale if built else None, left_out=left_out)
 
 
 def _errors(artifact: Artifact) -> tuple[Array, Array]:
@@ -150,18 +137,9 @@ def attention_maps(artifacts: Sequence[Artifact]) -> Part:
         widest = max(len(row.cells) for row in rows)
         heads = ("Image", *(f"Query {number}" for number in range(1, widest)))
         strips.append(Strip(title=formatting.recipe(recipe), rows=rows, heads=heads))
-    return Part(
-        anchor="attention",
-        strips=tuple(strips),
-        scale=Scale(
-            gradient=pictures.gradient(pictures.ATTENTION_MAP),
-            ticks=((0.0, "smallest"), (100.0, "largest")),
-            title="weight, map by map",
-        )
-        if strips
-        else None,
-        left_out=left_out,
-    )
+    shades, ticks = pictures.gradient(pictures.ATTENTION_MAP), ((0.0, "smallest"), (100.0, "largest"))
+    scale = Scale(gradient=shades, ticks=ticks, title="weight, map by map")
+    return Part(anchor="attention", strips=tuple(strips), scale=scale if strips else None, left_out=left_out)
 
 
 def _attention_row(artifact: Artifact) -> Row:
