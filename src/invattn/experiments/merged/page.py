@@ -37,17 +37,7 @@ def write_report(folder: Path) -> Path:
     """Write ``report.html`` from ``results.json`` and ``artifacts/`` of a run's folder.
 
     The page needs nothing else: its style, charts and pictures stand inside it. A part whose data the run did not store
-    is left out, and the page says so and why.
-
-    Args:
-        folder: The output folder of ``invattn reconstruct``, ``invattn density train`` or ``invattn camouflage train``.
-
-    Returns:
-        The page's path.
-
-    Raises:
-        DataError: If the folder has no readable ``results.json``.
-        OSError: If the page cannot be written; an older page then stays as it is.
+    is left out, and the page says so and why. Errors are those of ``read_any`` and ``write_page``.
     """
     folder = Path(folder)
     return write_page(folder / "report.html", _render(read_any(folder), folder))

@@ -48,9 +48,11 @@ def headline(record: CamouflageRecord, compared: Sequence[tables.Comparison]) ->
     sentences = []
     if compared:
         worst = min(compared, key=lambda entry: entry.mean)
+        count = len(worst.differences)
+        seeds = "one seed, no interval" if count == 1 else f"95% interval over {count} seeds"
         sentences.append(
             f"Against unconstrained attention, certified attention changes the S-measure by at worst {worst.text()} "
-            f"({worst.label} on {worst.dataset}; {_seeds(len(worst.differences))})."
+            f"({worst.label} on {worst.dataset}; {seeds})."
         )
     certified = [row for row in record.rows if row.certificate and row.inverse]
     if certified:
@@ -66,10 +68,6 @@ def headline(record: CamouflageRecord, compared: Sequence[tables.Comparison]) ->
                 "A certified module did not invert to a relative error of 1e-4: see the table of networks."
             )
     return sentences
-
-
-def _seeds(count: int) -> str:
-    return "one seed, no interval" if count == 1 else f"95% interval over {count} seeds"
 
 
 COLUMNS = {
