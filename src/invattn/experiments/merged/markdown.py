@@ -19,15 +19,7 @@ def markdown_table(records: ReconstructionRecord | Sequence[ReconstructionRecord
 
     Every recipe has a table of MSE, SSIM and V-score and a second one of what the paper does not report (worst image,
     convergence, evaluations, certificate). A list of the runs (command, seed, data, fingerprint, versions) closes it.
-
-    Args:
-        records: One record, or several of different data sets.
-
-    Returns:
-        Markdown text that ends in a newline.
-
-    Raises:
-        ValueError: If no result was given, or one cell was given twice.
+    Raises ValueError if no result was given, or one cell twice.
     """
     runs = [records] if isinstance(records, ReconstructionRecord) else list(records)
     results = [result for run in runs for result in run.results]

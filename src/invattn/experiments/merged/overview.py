@@ -48,11 +48,7 @@ class OverviewTable:
 
 
 def overview(records: Sequence[Record]) -> list[OverviewTable]:
-    """Return Tables 2, 3, 4 and 5 with the figures of all runs.
-
-    Args:
-        records: The runs, in the order in which they are numbered.
-    """
+    """Return Tables 2, 3, 4 and 5 with the figures of all runs, numbered in their order."""
     heads = ("MSE ↓", "SSIM ↑", "V-score ↑")
     small, large = (tuple(_reconstruction(table, records)) for table in ("table2", "table5"))
     return [

@@ -54,11 +54,7 @@ def write_report(folder: Path) -> Path:
 
 
 def read_any(folder: Path) -> Record:
-    """Read the record of a run of any experiment.
-
-    Raises:
-        DataError: If the folder has no readable ``results.json``.
-    """
+    """Read the record of a run of any experiment; DataError if the folder has no readable ``results.json``."""
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder. Give the folder that `invattn reconstruct --output` wrote.")
     results = folder / "results.json"
@@ -68,16 +64,7 @@ def read_any(folder: Path) -> Record:
 
 
 def write_merged(folders: Sequence[Path], output: Path) -> Path:
-    """Write one self-contained page about several runs of any experiments and return its path.
-
-    Args:
-        folders: The output folders of the runs.
-        output: The folder of the page, made if it is missing.
-
-    Raises:
-        DataError: If a folder has no readable ``results.json``.
-        OSError: If the page cannot be written.
-    """
+    """Write one self-contained page about several runs of any experiments into ``output`` and return its path."""
     records = [read_any(Path(folder)) for folder in folders]
     pairs = enumerate(zip(records, folders, strict=True), start=1)
     runs = [_run(number, record, Path(folder)) for number, (record, folder) in pairs]
@@ -101,12 +88,7 @@ def _run(number: int, record: Record, folder: Path) -> dict[str, Any]:
 
 
 def body_of(page: str, *, prefix: str) -> Markup:
-    """Return what stands in the ``main`` element of one of our pages, with a prefix before every identifier.
-
-    Args:
-        page: The page as text.
-        prefix: Makes the identifiers of several pages distinct.
-    """
+    """Return what stands in the ``main`` element of one of our pages, with a prefix before every identifier."""
     inside = page.split("<main>", 1)[1].rsplit("</main>", 1)[0]
     inside = re.sub(r'(\sid=")', rf"\g<1>{prefix}", inside)
     inside = re.sub(r'((?:xlink:)?href="#)', rf"\g<1>{prefix}", inside)

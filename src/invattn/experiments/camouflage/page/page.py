@@ -86,11 +86,6 @@ COLUMNS = {
 
 
 def render_maps(sets: Mapping[str, MapMetrics], sheets: Mapping[str, bytes]) -> str:
-    """Return the page as text.
-
-    Args:
-        sets: Name -> what was measured.
-        sheets: Name -> a PNG of the first maps, below their masks.
-    """
+    """Return the page of measured sets as text; a sheet is a PNG of the first maps of a set, below their masks."""
     uris = {name: pictures.address(sheet) for name, sheet in sheets.items()}
     return render_page("camouflage", "maps.html", sets=sets, columns=COLUMNS, pictures=uris)

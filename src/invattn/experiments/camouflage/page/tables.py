@@ -20,13 +20,7 @@ _NORMAL = 1.96
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The difference of the S-measure, certified less unconstrained, on one test set.
-
-    Attributes:
-        kind: Attention kind.
-        dataset: Test set.
-        differences: One for each seed that both were trained with.
-    """
+    """The S-measure, certified less unconstrained, on one test set, for each seed that both were trained with."""
 
     kind: str
     dataset: str

@@ -27,13 +27,7 @@ _WORTH = 0.01
 
 
 def headline(record: DensityRecord, stored: Stored = lambda result: None) -> list[str]:
-    """Say of each attention what it reached, and by how much it beats or misses its controls.
-
-    Args:
-        record: The results.
-        stored: Reads the likelihood of every test sample of a result, see ``stored_likelihoods``; by default none are
-            known, and differences have no standard errors.
-    """
+    """Say of each attention what it reached and how it compares to its controls; standard errors need ``stored``."""
     measure, subject = measure_of(record), subject_of(record)
     if subject == "images":
         sentences = _of_images(record.results, measure, stored)

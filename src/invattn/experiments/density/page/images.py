@@ -35,13 +35,7 @@ class _Effects:
 
 
 def block_effects(artifacts: Sequence[Artifact], *, unit: str, factor: float) -> Part:
-    """Log-determinant, contribution and size of every residual block, a chart for each variant.
-
-    Args:
-        artifacts: The stored arrays of the variants.
-        unit: Of the likelihoods on the page, such as ``bits/dim``.
-        factor: What nats per dimension are multiplied by to get it.
-    """
+    """Log-determinant, contribution and size of every block by variant, in ``unit``: nats/dim times ``factor``."""
     built, left_out = collect(artifacts, lambda artifact: _effects(artifact, factor))
     panels = [
         *_charts(built, "log-det", title="Log-determinant", axis=f"log|det| / d ({unit})"),
@@ -162,11 +156,7 @@ def temperatures(artifacts: Sequence[Artifact]) -> Part:
 
 
 def all_samples(artifact: Artifact) -> Part:
-    """Samples of one flow, a grid for each temperature.
-
-    Raises:
-        MissingPartError: If there are none.
-    """
+    """Samples of one flow, a grid for each temperature; MissingPartError if there are none."""
     values, images, failed = _drawn(artifact)
     panels = [
         _samples(artifact, images[place], failed[place], float(value), title=f"Temperature {value:g}")
@@ -207,11 +197,7 @@ def walks(artifacts: Sequence[Artifact]) -> Part:
 
 
 def own_walks(artifact: Artifact) -> Part:
-    """Walks of one flow, one row for each.
-
-    Raises:
-        MissingPartError: If there are none.
-    """
+    """Walks of one flow, one row for each; MissingPartError if there are none."""
     (images,) = artifact.take("walk_images")
     rows = tuple(_walk(artifact, walk, number, f"Walk {number}") for number, walk in enumerate(images, start=1))
     heads = ("Test image", *("" for _ in range(images.shape[1] - 2)), "Test image")

@@ -24,15 +24,7 @@ _NEEDED = ("model", "attention", "recipe", "seed", "count", "temperatures", "fai
 
 
 def write_samples(folder: Path, sets: Array) -> Path:
-    """Write sampled point sets as ``samples.npy`` and as the picture ``samples.png``, and return its path.
-
-    Args:
-        folder: Where the files go; it is made if it is missing.
-        sets: Shape (n, N, 2), or (N, 2) for one picture of points.
-
-    Raises:
-        OSError: If a file cannot be written.
-    """
+    """Write sets, shape (n, N, 2) or (N, 2), as ``samples.npy`` and as the picture ``samples.png``; return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     values = io.BytesIO()
     np.save(values, sets, allow_pickle=False)
@@ -59,15 +51,7 @@ def write_samples(folder: Path, sets: Array) -> Path:
 def write_sample_page(folder: Path) -> Path:
     """Write ``samples.html``, and ``samples_T<temperature>.png`` for each temperature, from what a sampling left.
 
-    Args:
-        folder: The output folder of ``invattn density sample``, with ``samples.json`` and ``artifacts/``.
-
-    Returns:
-        The page's path.
-
-    Raises:
-        DataError: If the folder holds no samples of a flow over images.
-        OSError: If a file cannot be written.
+    Returns the page's path; DataError if the folder holds no ``samples.json`` or ``artifacts/`` of a flow over images.
     """
     path = folder / "samples.json"
     summary = read_json(path)

@@ -30,11 +30,7 @@ _MODELS = {
 
 @dataclass(frozen=True)
 class Measure:
-    """A unit of -log p / d.
-
-    Attributes:
-        word: ``bits`` or ``nats``.
-    """
+    """A unit of -log p / d; its word is ``bits`` or ``nats``."""
 
     word: str
 
@@ -86,12 +82,7 @@ def name_of(result: DensityResult) -> str:
 
 
 def training_curves(results: Sequence[DensityResult], measure: Measure) -> Part:
-    """Training loss against the step, smoothed, one line for each training.
-
-    Args:
-        results: The trainings.
-        measure: The unit of the axis.
-    """
+    """Training loss against the step, smoothed, one line for each training."""
     lines = []
     for result in results:
         loss = np.asarray(result.train_loss, dtype=np.float64)

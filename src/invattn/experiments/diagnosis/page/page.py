@@ -17,18 +17,8 @@ from invattn.experiments.kit.page.environment import render_page, write_page
 def write_diagnosis(folder: Path) -> list[Path]:
     """Write ``diagnose.html``, ``flagged.png`` and ``pairs.png`` from ``results.json`` and ``artifacts/`` of a folder.
 
-    The page needs nothing else. A picture is written where there is something to show; an older one is removed where
-    there is nothing.
-
-    Args:
-        folder: The output folder of ``invattn diagnose``.
-
-    Returns:
-        The paths that were written, the page first.
-
-    Raises:
-        DataError: If the folder has no readable ``results.json`` of a diagnosis.
-        OSError: If a file cannot be written.
+    Returns the paths that were written, the page first: an older picture is removed where there is nothing to show.
+    Raises DataError if the folder has no readable ``results.json`` of a diagnosis.
     """
     folder = Path(folder)
     if not folder.is_dir():

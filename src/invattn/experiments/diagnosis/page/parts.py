@@ -21,11 +21,7 @@ _RETURNED, _LOST = "gaussian", "embedded_gaussian"  # two colours that stand apa
 
 
 def take(path: Path, *names: str) -> list[Array]:
-    """Return named arrays of ``artifacts/diagnosis.npz``, pictures uint8 with shape (n, H, W, 3).
-
-    Raises:
-        MissingPartError: If one is absent or unreadable, or they do not fit together.
-    """
+    """Return named arrays of ``artifacts/diagnosis.npz``, pictures uint8 of shape (n, H, W, 3), or MissingPartError."""
     found = list(stored_arrays(path, names, what="pictures").values())
     if len(found) < len(names):
         raise MissingPartError("there are none")

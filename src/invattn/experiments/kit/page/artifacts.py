@@ -56,13 +56,7 @@ class MissingPartError(Exception):
 
 
 class Artifact:
-    """The stored arrays of one attention kind in one recipe.
-
-    Args:
-        folder: The run's folder.
-        attention: Name of the attention kind.
-        recipe: Name of the recipe.
-    """
+    """The arrays that a run stored in its folder of one attention kind in one recipe."""
 
     def __init__(self, folder: Path, *, attention: str, recipe: str) -> None:
         self.attention = attention
@@ -76,11 +70,7 @@ class Artifact:
         return f"{kind.removesuffix(')')}, {recipe})" if kind.endswith(")") else f"{kind} ({recipe})"
 
     def take(self, *names: str) -> list[Array]:
-        """Return the named arrays.
-
-        Raises:
-            MissingPartError: If one is absent, empty, unreadable or of the wrong shape.
-        """
+        """Return the named arrays; MissingPartError if one is absent, empty, unreadable or of the wrong shape."""
         stored = stored_arrays(self._path, names, what="arrays for figures")
         return [self._checked(stored, name) for name in names]
 
@@ -108,11 +98,7 @@ class Artifact:
 
 
 def stored_arrays(path: Path, names: Iterable[str], *, what: str) -> dict[str, Array]:
-    """Return those of the named arrays that a file of arrays holds.
-
-    Raises:
-        MissingPartError: If there is no file, which then was to hold ``what``, or it cannot be read.
-    """
+    """Return those of the named arrays that a file holds; MissingPartError if there is none or it is damaged."""
     try:
         # Opened here: numpy leaves the file open if it turns out to be damaged.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
@@ -124,11 +110,7 @@ def stored_arrays(path: Path, names: Iterable[str], *, what: str) -> dict[str, A
 
 
 def same_length(*arrays: Array) -> None:
-    """Check that arrays which belong together have one length.
-
-    Raises:
-        MissingPartError: If they differ.
-    """
+    """Raise MissingPartError unless arrays which belong together have one length."""
     if len({len(array) for array in arrays}) != 1:
         raise MissingPartError("the stored arrays do not fit together")
 
@@ -136,11 +118,7 @@ def same_length(*arrays: Array) -> None:
 def collect(
     artifacts: Iterable[Artifact], build: Callable[[Artifact], T]
 ) -> tuple[list[tuple[Artifact, T]], tuple[str, ...]]:
-    """Build something from every artifact, and say in sentences what had to be left out.
-
-    Returns:
-        The pairs (artifact, what was built), and one sentence for each reason for which some were left out.
-    """
+    """Build something from every artifact, and say in one sentence for each reason what had to be left out."""
     built: list[tuple[Artifact, T]] = []
     missing: dict[str, list[str]] = {}
     for artifact in artifacts:

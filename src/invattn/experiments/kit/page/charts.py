@@ -20,15 +20,7 @@ SMALLEST = 1e-17
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line of a chart.
-
-    Attributes:
-        x: Abscissae, shape (n,).
-        y: Ordinates, shape (n,).
-        role: The page's colour variable.
-        dashed: Whether the line is dashed.
-        steps: Whether the value holds from each abscissa to the next, as in a distribution function.
-    """
+    """One line of a chart, ``x`` and ``y`` of shape (n,); with ``steps`` a value holds up to the next abscissa."""
 
     x: Array
     y: Array
@@ -39,21 +31,10 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """What a chart looks like apart from its lines.
+    """What a chart looks like apart from its lines; its name is unique on the page, its size in inches of 72 units.
 
-    Attributes:
-        name: Unique on the page.
-        description: What it shows, in a sentence.
-        x_label: Label of the horizontal axis.
-        y_label: Label of the vertical axis.
-        log_x: Whether the horizontal axis is logarithmic.
-        log_y: Whether the vertical axis is logarithmic; None: if the values span more than a decade, as after a spike
-            in training, since a linear axis would flatten all but the largest.
-        x_limits: Ends of the horizontal axis; None lets the data decide.
-        y_limits: Ends of the vertical axis; None lets the data decide.
-        threshold: A vertical line here, with its label; None for no line.
-        whole_x: Whether the abscissae are whole numbers.
-        size: Width and height in inches of 72 units; the letters look larger on a smaller chart.
+    With ``log_y=None`` the vertical axis is logarithmic if the values span more than a decade, as after a spike in
+    training: a linear axis would flatten all but the largest. ``threshold`` is a vertical line with its label.
     """
 
     name: str
@@ -88,12 +69,7 @@ def line_chart(lines: Sequence[Line], chart: Chart) -> Markup:
 
 
 def recipe_charts(built: Sequence[tuple[str, Sequence[Line]]], chart: Chart) -> tuple[Panel, ...]:
-    """Draw one chart for each recipe, in the usual order.
-
-    Args:
-        built: A recipe and lines of it, any number of times.
-        chart: What all of them look like; name and description are completed by the recipe.
-    """
+    """Draw one chart for each recipe of the pairs (recipe, lines), in the usual order; it completes the names."""
     panels = []
     for recipe in formatting.in_order((name for name, _ in built), formatting.RECIPES):
         title = formatting.recipe(recipe)
@@ -156,12 +132,7 @@ def _scale(axes: Axes, chart: Chart) -> None:
 
 
 def log_limits(arrays: Sequence[Array], *, top: float = 1e6) -> tuple[float, float]:
-    """Return whole decades that hold every positive finite value, from ``SMALLEST`` up to ``top``.
-
-    Args:
-        arrays: The values that will be drawn.
-        top: Larger values are cut off.
-    """
+    """Return whole decades that hold every positive finite value, from ``SMALLEST`` up to ``top``."""
     values = _finite(arrays)
     values = values[values > 0] if len(arrays) else np.ones(1)
     if values.size == 0:
@@ -172,14 +143,7 @@ def log_limits(arrays: Sequence[Array], *, top: float = 1e6) -> tuple[float, flo
 
 
 def bar_chart(heights: Array, chart: Chart, *, roles: Sequence[str], errors: Array | None = None) -> Markup:
-    """Draw bars from zero, numbered from 1.
-
-    Args:
-        heights: Shape (n,); what is not finite has no bar.
-        chart: Its name, description, labels, size and the ends of its vertical axis; None lets the values decide.
-        roles: The page's colour variable of each bar.
-        errors: Half the length of a whisker on each bar, shape (n,); None for none.
-    """
+    """Draw bars from zero, numbered from 1, where the heights, shape (n,), are finite; ``errors`` are half-whiskers."""
 
     def paint(axes: Axes) -> None:
         values = np.asarray(heights, dtype=np.float64)

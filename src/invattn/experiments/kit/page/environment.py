@@ -23,12 +23,8 @@ def render_page(
 ) -> str:
     """Return a page as text; it needs nothing else, since its style, charts and pictures stand inside it.
 
-    Args:
-        experiment: The folder below ``invattn.experiments`` whose templates are found beside the shared ones.
-        template: The name of the template, which extends ``base.html`` and says in its blocks what is its own.
-        record: The results with their command, data, settings and versions; None for a page of no single run.
-        parts: The sections with pictures or charts, for the template under their anchors.
-        content: What else the template needs; it comes before what is taken from the record.
+    Templates of the folder ``experiment`` are found beside the shared ones and extend ``base.html``. The record is None
+    for a page of no single run; parts are found under their anchors; other content goes before the record's.
     """
     folders = [jinja2.PackageLoader(f"invattn.experiments.{folder}") for folder in (experiment, "kit")]
     environment = jinja2.Environment(
@@ -54,11 +50,7 @@ def render_page(
 
 
 def write_page(path: Path, text: str) -> Path:
-    """Write a page and return its path.
-
-    Raises:
-        OSError: If the page cannot be written; an older page then stays as it is.
-    """
+    """Write a page and return its path; after an OSError an older page stays as it is."""
     atomic_write(path, text.encode("utf-8"))
     _LOG.info("wrote %s", path)
     return path

@@ -32,10 +32,7 @@ def scientific(value: float, *, digits: int = 3, plain: bool = False) -> str:
 def error(value: float | None, *, digits: int = 3, plain: bool = False) -> str:
     """Return a mean squared error: decimals as in the paper, or powers of ten where those would show nothing.
 
-    Args:
-        value: The error; None or not finite gives a dash.
-        digits: Decimals from 1 on, significant digits below 1, decimals of the factor before a power of ten.
-        plain: Write powers of ten as ``e-6``.
+    ``digits`` are decimals from 1 on, significant digits below 1, decimals of the factor before a power of ten.
     """
     if value is None or not math.isfinite(value):
         return MISSING

@@ -12,15 +12,7 @@ from invattn.experiments.kit.page import formatting
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One picture.
-
-    Attributes:
-        uri: The picture as a ``data:`` address.
-        alt: What it shows.
-        caption: A short figure below it.
-        failed: Whether the picture shows a failure.
-        marks: Numbered points on it: (left in per cent, top in per cent, label).
-    """
+    """One picture as a ``data:`` address, with marks (left in per cent, top in per cent, label) on it."""
 
     uri: str
     alt: str
@@ -81,16 +73,7 @@ class Scale:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A section of the page; its heading and its words stand in the template.
-
-    Attributes:
-        anchor: Its name within the page.
-        strips: Rows of pictures.
-        panels: Charts.
-        keys: Legend of the charts.
-        scale: Colour bar of the pictures.
-        left_out: Sentences that say what could not be shown, and why.
-    """
+    """A section of the page; its heading and words stand in the template, sentences on what is missing here."""
 
     anchor: str
     strips: tuple[Strip, ...] = ()

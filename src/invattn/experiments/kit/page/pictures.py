@@ -24,35 +24,18 @@ _FAILED = (179, 38, 30, 255)
 
 
 def png(image: Array) -> str:
-    """Return an image as a ``data:`` address.
-
-    Args:
-        image: uint8, shape (H, W, 3).
-    """
+    """Return an image, uint8 of shape (H, W, 3), as a ``data:`` address."""
     return address(_file(Image.fromarray(np.ascontiguousarray(image))))
 
 
 def row(label: str, images: Iterable[Array], alt: Callable[[int], str], *, kind: str = "") -> Row:
-    """Return a row of images as they are.
-
-    Args:
-        label: Of the row.
-        images: uint8, shape (H, W, 3) each.
-        alt: Returns what an image shows from its number, the first being 1.
-        kind: The attention kind of the row; empty for none.
-    """
+    """Return a row of images, uint8 of shape (H, W, 3) each; ``alt`` says what one shows by its number from 1."""
     cells = tuple(Cell(uri=png(image), alt=alt(number)) for number, image in enumerate(images, start=1))
     return Row(label=label, kind=kind, cells=cells)
 
 
 def log_heat(values: Array, *, low: float, high: float) -> str:
-    """Colour non-negative values on a logarithmic scale and return the picture as a ``data:`` address.
-
-    Args:
-        values: Shape (H, W); what is not finite becomes grey.
-        low: Value of the darkest colour; smaller ones share it.
-        high: Value of the lightest colour; larger ones share it.
-    """
+    """Colour non-negative values, shape (H, W), by their logarithm between two ends; not finite ones become grey."""
     values = np.asarray(values, dtype=np.float64)
     finite = np.isfinite(values)
     logs = np.log(np.clip(np.where(finite, values, low), low, high))
@@ -60,14 +43,7 @@ def log_heat(values: Array, *, low: float, high: float) -> str:
 
 
 def linear_heat(values: Array) -> str:
-    """Colour values from their smallest to their largest; a constant map has the middle colour.
-
-    Args:
-        values: Shape (h, w); what is not finite becomes grey.
-
-    Returns:
-        The picture as a ``data:`` address.
-    """
+    """Colour values, shape (h, w), from smallest to largest, constant ones in the middle, not finite ones grey."""
     values = np.asarray(values, dtype=np.float64)
     finite = np.isfinite(values)
     if not finite.any():
@@ -115,14 +91,9 @@ def sheet(
 ) -> bytes:
     """Set pictures side by side, row by row, and return a PNG file.
 
-    Args:
-        pictures: uint8, shape (H, W, 3) each; all have one height, and those of a column one width.
-        columns: Pictures in a row.
-        gap: Pixels between pictures.
-        border: Pixels around all of them.
-        failed: Whether each failed, shape (n,): those stand in a red frame as wide as the border. None: none did.
-        white: Whether the gaps are white; else they are transparent.
-        enlarge: How many pixels wide and high each pixel becomes.
+    The pictures are uint8 of shape (H, W, 3) each, of one height, and those of a column of one width; ``gap`` and
+    ``border`` are in pixels. Those that failed, shape (n,), stand in a red frame as wide as the border. Gaps are white
+    or transparent, and each pixel becomes ``enlarge`` wide and high.
     """
     height, widths = pictures[0].shape[0], [picture.shape[1] for picture in pictures[:columns]]
     rows = -(-len(pictures) // columns)
@@ -141,14 +112,7 @@ def sheet(
 
 
 def sheet_panel(pictures: Array, *, title: str, description: str, failed: Array | None = None) -> Panel:
-    """Return a sheet, as nearly square as its pictures allow, as a panel of a page.
-
-    Args:
-        pictures: uint8, shape (n, H, W, 3).
-        title: Above it.
-        description: What it shows, for readers who cannot see it.
-        failed: As in ``sheet``.
-    """
+    """Return a sheet of pictures, uint8 of shape (n, H, W, 3), as nearly square as they allow, as a panel."""
     columns = square_columns(len(pictures))
     file = sheet(list(pictures), columns=columns, gap=2, border=2, failed=failed, white=False)
     return Panel(title=title, svg=_element(file, description))

@@ -69,12 +69,7 @@ def draw(
 
     Matplotlib's global state is left alone: the style holds within this call, a user's own style does not enter, and
     the figure is never registered with pyplot, so that there is nothing to close.
-
-    Args:
-        paint: Draws on the axes.
-        name: Distinguishes the identifiers inside this figure from those of others on the same page.
-        description: What the figure shows, for readers who cannot see it.
-        size: Width and height in inches of 72 units.
+    The name keeps its identifiers apart from those of other figures on the page; the size is in inches of 72 units.
     """
     stream = io.BytesIO()
     style: Any = {**_STYLE, "svg.hashsalt": name}

@@ -80,11 +80,7 @@ def published_cells(paper: Mapping[str, Any], *, plain: bool = False) -> tuple[s
 
 
 def context(record: ReconstructionRecord) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Return the paper's own table for the record's image size.
-
-    Returns:
-        The data sets it covers, and for each attention kind its label and the figures, three for each data set.
-    """
+    """Return the data sets of the paper's table for this image size, and (label, three figures a set) of each kind."""
     small = all(str(result.image_size) in ("32", "32x32") for result in record.results)
     size, datasets = ("32", PAPER_DATASETS) if small else ("original", ("celeba",))
     columns = [published_reconstruction(dataset, size) for dataset in datasets]
