@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from invattn.experiments.camouflage.page.tables import SCORES, label_of, score_tables
 from invattn.experiments.camouflage.record import CamouflageRecord
@@ -22,8 +21,7 @@ PUBLISHED = "paper"
 """What stands where the number of a run would: the row is published."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class OverviewRow:
+class OverviewRow(NamedTuple):
     """One line; ``run`` is the number of the run, from 1, or ``paper``; every cell is ready to print."""
 
     kind: str
@@ -33,9 +31,8 @@ class OverviewRow:
     cells: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class OverviewTable:
-    """One table of the paper with ours below each of its rows: title, heads of the columns after name, data and run."""
+class OverviewTable(NamedTuple):
+    """One table of the paper with ours below its rows; the heads are of the columns after name, data and run."""
 
     title: str
     heads: tuple[str, ...]
@@ -71,14 +68,12 @@ def _reconstruction(table: str, records: Sequence[Record]) -> Iterable[OverviewR
             if (result.attention, result.dataset) == (kind, dataset) and str(result.image_size) in sizes
         ]
         for run, label, figures in found:
-            data, cells = formatting.dataset(dataset), published_cells(figures)
-            yield OverviewRow(kind=kind, label=label, data=data, run=run, cells=cells)
+            yield OverviewRow(kind, label, formatting.dataset(dataset), run, published_cells(figures))
 
 
 def _density(records: Sequence[Record]) -> Iterable[OverviewRow]:
     for published in published_rows("table3"):
-        cells = (published["bits_per_dim"],)
-        yield OverviewRow(kind="other", label=published["model"], data="CIFAR-10", run=PUBLISHED, cells=cells)
+        yield OverviewRow("other", published["model"], "CIFAR-10", PUBLISHED, (published["bits_per_dim"],))
     for number, record in _numbered(records, DensityRecord):
         if record.data.get("name") != "cifar10":
             continue
@@ -87,17 +82,14 @@ def _density(records: Sequence[Record]) -> Iterable[OverviewRow]:
             if result.metrics.unit == "bits":
                 kind, data = result.variant.partition("-")[0], f"CIFAR-10, {record.data.get('train')} training images"
                 cells = ("refused" if value is None else f"{value:.3f}",)
-                yield OverviewRow(
-                    kind=kind, label=f"{result.variant}, seed {result.seed}", data=data, run=number, cells=cells
-                )
+                yield OverviewRow(kind, f"{result.variant}, seed {result.seed}", data, number, cells)
 
 
 def _detection(records: Sequence[Record]) -> Iterable[OverviewRow]:
     for published in published_rows("table4"):
         kind, dataset = published["attention"], published["dataset"]
-        label = label_of(kind, published["recipe"])
         cells = tuple(published[key] for key in SCORES)
-        yield OverviewRow(kind=kind, label=label, data=dataset, run=PUBLISHED, cells=cells)
+        yield OverviewRow(kind, label_of(kind, published["recipe"]), dataset, PUBLISHED, cells)
     names = {published["dataset"] for published in published_rows("table4")}
     for number, record in _numbered(records, CamouflageRecord):
         for name, rows in score_tables(record).items():
@@ -105,7 +97,7 @@ def _detection(records: Sequence[Record]) -> Iterable[OverviewRow]:
                 data = f"{name}, {formatting.count(record.data['sets'][name])} images"
                 for row in rows:
                     cells = tuple(map(formatting.decimals, row.ours.values()))
-                    yield OverviewRow(kind=row.kind, label=row.label, data=data, run=number, cells=cells)
+                    yield OverviewRow(row.kind, row.label, data, number, cells)
 
 
 def _numbered(records: Sequence[Record], kind: type[_R]) -> list[tuple[str, _R]]:

@@ -36,8 +36,13 @@ def threshold_curves(artifacts: Sequence[Artifact]) -> Part:
     for name in dict.fromkeys(name for _, (names, _) in built for name in names):
         for measure, words in _MEASURES.items():
             for recipe in recipes or ["none"]:
+                # The stored curves run from the threshold 255 down to 0.
                 lines = [
-                    _line(artifact, curves[measure][names.index(name)])
+                    _line(
+                        curves[measure][names.index(name)][::-1],
+                        artifact.attention,
+                        dashed=artifact.attention == "none",
+                    )
                     for artifact, (names, curves) in built
                     if name in names and artifact.recipe in (recipe, "none")
                 ]
@@ -76,7 +81,7 @@ def training_losses(rows: Sequence[CamouflageRow]) -> Part:
     first = min((row.seed for row in rows), default=0)
     recipes = dict.fromkeys(row.recipe for row in rows if row.attention != "none") or ["none"]
     built = [
-        (recipe, [_losses(row, dashed=row.seed != first)])
+        (recipe, [_line(np.asarray(row.train_loss, float), row.attention, first=1, dashed=row.seed != first)])
         for recipe in recipes
         for row in rows
         if row.recipe in (recipe, "none") and len(row.train_loss)
@@ -92,16 +97,8 @@ def training_losses(rows: Sequence[CamouflageRow]) -> Part:
     return Part(anchor="training", panels=recipe_charts(built, chart), keys=keys)
 
 
-def _losses(row: CamouflageRow, *, dashed: bool) -> Line:
-    x, y = np.arange(1, len(row.train_loss) + 1), np.asarray(row.train_loss, dtype=np.float64)
-    return Line(x=x, y=y, role=_role(row.attention), dashed=dashed)
-
-
-def _line(artifact: Artifact, curve: Array) -> Line:
-    """The stored curves run from the threshold 255 down to 0."""
-    return Line(
-        x=np.arange(len(curve)), y=curve[::-1], role=_role(artifact.attention), dashed=artifact.attention == "none"
-    )
+def _line(y: Array, kind: str, *, first: int = 0, dashed: bool) -> Line:
+    return Line(x=np.arange(first, first + len(y)), y=y, role=_role(kind), dashed=dashed)
 
 
 def _row(label: str, images: Array, name: str, *, kind: str = "") -> Row:

@@ -37,7 +37,8 @@ class Comparison:
         count = len(self.differences)
         if count < 2:
             return math.nan
-        return student_quantile(count - 1) * float(np.std(self.differences, ddof=1)) / math.sqrt(count)
+        quantile = _QUANTILES[count - 2] if count - 2 < len(_QUANTILES) else _NORMAL
+        return quantile * float(np.std(self.differences, ddof=1)) / math.sqrt(count)
 
     @property
     def label(self) -> str:
@@ -67,11 +68,6 @@ def comparisons(record: CamouflageRecord) -> list[Comparison]:
                 pairs = tuple(scores["certified", seed] - scores["unconstrained", seed] for seed in seeds)
                 found.append(Comparison(kind=kind, dataset=name, differences=pairs))
     return found
-
-
-def student_quantile(freedom: int) -> float:
-    """Return the 97.5% quantile of Student's t, at least that of the normal distribution."""
-    return _QUANTILES[freedom - 1] if freedom <= len(_QUANTILES) else _NORMAL
 
 
 def mean_or_nan(values: Sequence[float]) -> float:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -21,17 +20,8 @@ _FIELDS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Effects:
-    """What one variant's blocks do, (heights of bars, lengths of whiskers or None) for each quantity."""
-
-    kinds: Array
-    quantities: Mapping[str, tuple[Array, Array | None]]
-
-    def ends(self, quantity: str) -> list[Array]:
-        """Return the ends of all bars and whiskers."""
-        heights, errors = self.quantities[quantity]
-        return [heights] if errors is None else [heights - errors, heights + errors]
+_Effects = tuple[Array, dict[str, tuple[Array, Array]]]
+"""The kinds of one variant's blocks, and (heights of bars, lengths of whiskers) for each quantity, 0 for none."""
 
 
 def block_effects(artifacts: Sequence[Artifact], *, unit: str, factor: float) -> Part:
@@ -42,7 +32,7 @@ def block_effects(artifacts: Sequence[Artifact], *, unit: str, factor: float) ->
         *_charts(built, "change", title="Left out", axis=f"rise of −log p ({unit})"),
         *_charts(built, "size", title="Size", axis="|g(x)| / |x|"),
     ]
-    roles = formatting.in_order((_role(kind) for _, own in built for kind in own.kinds), formatting.MIXERS)
+    roles = formatting.in_order((_role(kind) for _, (kinds, _) in built for kind in kinds), formatting.MIXERS)
     words = {"convolution": "Convolution", "other": "Other"}
     keys = tuple(Key(role=role, label=words.get(role, formatting.kind(role))) for role in roles)
     return Part(anchor="blocks", panels=tuple(panels), keys=keys, left_out=left_out)
@@ -52,9 +42,12 @@ def _effects(artifact: Artifact, factor: float) -> _Effects:
     names = ("block_kinds", "block_log_det", "block_size", "block_change", "block_change_error")
     kinds, log_det, size, change, error = artifact.take(*names)
     same_length(kinds, log_det, size, change, error)
-    change_and_error = (factor * change, factor * error)
-    quantities = {"log-det": (factor * log_det, None), "change": change_and_error, "size": (size, None)}
-    return _Effects(kinds=kinds, quantities=quantities)
+    none = np.zeros(len(kinds))
+    return kinds, {
+        "log-det": (factor * log_det, none),
+        "change": (factor * change, factor * error),
+        "size": (size, none),
+    }
 
 
 def _charts(built: Sequence[tuple[Artifact, _Effects]], quantity: str, *, title: str, axis: str) -> Iterator[Panel]:
@@ -62,10 +55,10 @@ def _charts(built: Sequence[tuple[Artifact, _Effects]], quantity: str, *, title:
 
     Certified ones share their axis; what diverges in another has an axis of its own.
     """
-    shared = [own for artifact, own in built if artifact.recipe == "certified"]
-    limits = common_limits([end for own in shared for end in own.ends(quantity)])
-    for artifact, own in built:
-        heights, errors = own.quantities[quantity]
+    shared = [own[quantity] for artifact, (_, own) in built if artifact.recipe == "certified"]
+    limits = common_limits([end for heights, errors in shared for end in (heights - errors, heights + errors)])
+    for artifact, (kinds, own) in built:
+        heights, errors = own[quantity]
         if np.isfinite(heights).any():
             chart = Chart(
                 name=f"block-{quantity}-{artifact.attention}-{artifact.recipe}",
@@ -75,7 +68,8 @@ def _charts(built: Sequence[tuple[Artifact, _Effects]], quantity: str, *, title:
                 y_limits=limits if artifact.recipe == "certified" else None,
                 size=(3.7, 2.7),
             )
-            svg = bar_chart(heights, chart, roles=[_role(kind) for kind in own.kinds], errors=errors)
+            whiskers = errors if quantity == "change" else None
+            svg = bar_chart(heights, chart, roles=[_role(kind) for kind in kinds], errors=whiskers)
             yield Panel(title=f"{title}: {artifact.label}", svg=svg)
 
 
@@ -186,13 +180,16 @@ def walks(artifacts: Sequence[Artifact]) -> Part:
     strips = []
     for number in range(max((len(images) for _, images in built), default=0)):
         rows = tuple(
-            _walk(artifact, images[number], number + 1, _short(artifact))
+            _walk(
+                artifact,
+                images[number],
+                number + 1,
+                formatting.kind(artifact.attention) if artifact.recipe == "certified" else artifact.label,
+            )
             for artifact, images in built
             if number < len(images)
         )
-        steps = max(len(row.cells) for row in rows)
-        heads = ("Test image", *("" for _ in range(steps - 2)), "Test image")
-        strips.append(Strip(title=f"Walk {number + 1}", rows=rows, heads=heads, pixels=pictures.are_small(built[0][1])))
+        strips.append(_walk_strip(f"Walk {number + 1}", rows, built[0][1]))
     return Part(anchor="walks", strips=tuple(strips), left_out=left_out)
 
 
@@ -200,21 +197,18 @@ def own_walks(artifact: Artifact) -> Part:
     """Walks of one flow, one row for each; MissingPartError if there are none."""
     (images,) = artifact.take("walk_images")
     rows = tuple(_walk(artifact, walk, number, f"Walk {number}") for number, walk in enumerate(images, start=1))
-    heads = ("Test image", *("" for _ in range(images.shape[1] - 2)), "Test image")
-    return Part(
-        anchor="walks", strips=(Strip(title=artifact.label, rows=rows, heads=heads, pixels=pictures.are_small(images)),)
-    )
+    return Part(anchor="walks", strips=(_walk_strip(artifact.label, rows, images),))
+
+
+def _walk_strip(title: str, rows: tuple[Row, ...], images: Array) -> Strip:
+    steps = max(len(row.cells) for row in rows)
+    heads = ("Test image", *("" for _ in range(steps - 2)), "Test image")
+    return Strip(title=title, rows=rows, heads=heads, pixels=pictures.are_small(images))
 
 
 def _walk(artifact: Artifact, images: Array, number: int, label: str) -> Row:
     name = artifact.label
     return pictures.row(label, images, lambda step: f"walk {number} of {name}, image {step}", kind=artifact.attention)
-
-
-def _short(artifact: Artifact) -> str:
-    """A variant's name for the label of a row; the recipe where it is not the usual one."""
-    name = formatting.kind(artifact.attention)
-    return name if artifact.recipe == "certified" else artifact.label
 
 
 def nearest(artifacts: Sequence[Artifact]) -> Part:
@@ -235,13 +229,9 @@ def _neighbours(artifact: Artifact) -> Strip:
             Cell(
                 uri=pictures.png(image),
                 alt=f"training image {rank + 1} nearest to sample {number} of {name}",
-                caption=_distance(float(distance)),
+                caption=f"{distance:.1f}" if distance < 1e6 else "not finite",
             )
             for number, (image, distance) in enumerate(zip(images[:, rank], distances[:, rank], strict=True), start=1)
         )
         rows.append(Row(label="Nearest training image" if rank == 0 else f"Number {rank + 1}", cells=cells))
     return Strip(title=artifact.label, rows=tuple(rows), pixels=pictures.are_small(samples))
-
-
-def _distance(value: float) -> str:
-    return f"{value:.1f}" if value == value and value < 1e6 else "not finite"

@@ -108,16 +108,12 @@ def flagged(record: DiagnosisRecord, path: Path) -> Part:
         Cell(
             uri=pictures.png(picture),
             alt=f"what the inverse returned for test image {image.index}; flagged: {', '.join(image.reasons) or 'no'}",
-            caption=f"{formatting.error(image.mse, digits=1)} {_initials(image)}",
+            caption=f"{formatting.error(image.mse, digits=1)} {''.join(reason[0].upper() for reason in image.reasons)}",
             failed=record.lost(image),
         )
         for picture, image in zip(returned, images, strict=True)
     ]
     return Part(anchor="flagged", strips=_strips([("Image", top), ("Returned", bottom)], originals))
-
-
-def _initials(image: DiagnosedImage) -> str:
-    return "".join(reason[0].upper() for reason in image.reasons)
 
 
 def pairs(record: DiagnosisRecord, path: Path) -> Part:

@@ -53,7 +53,8 @@ class Chart:
 def line_chart(lines: Sequence[Line], chart: Chart) -> Markup:
     """Draw a chart; values that are not finite interrupt a line."""
     if chart.log_y is None:
-        chart = replace(chart, log_y=_spans_decades(lines))
+        values = _finite([line.y for line in lines])
+        chart = replace(chart, log_y=bool(values.size and values.min() > 0 and values.max() > 10 * values.min()))
 
     def paint(axes: Axes) -> None:
         for line in lines:
@@ -77,11 +78,6 @@ def recipe_charts(built: Sequence[tuple[str, Sequence[Line]]], chart: Chart) -> 
         lines = [line for name, some in built if name == recipe for line in some]
         panels.append(Panel(title=title, svg=line_chart(lines, own)))
     return tuple(panels)
-
-
-def _spans_decades(lines: Sequence[Line]) -> bool:
-    values = _finite([line.y for line in lines])
-    return bool(values.size and values.min() > 0 and values.max() > 10 * values.min())
 
 
 def _finite(arrays: Sequence[Array]) -> Array:

@@ -86,11 +86,3 @@ class Part:
 def kind_keys(names: Iterable[str]) -> tuple[Key, ...]:
     """Return the legend of the attention kinds, in the usual order."""
     return tuple(Key(role=name, label=formatting.kind(name)) for name in formatting.in_order(names, formatting.MIXERS))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tile:
-    """One key figure and what it is."""
-
-    value: str
-    label: str

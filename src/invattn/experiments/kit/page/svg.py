@@ -77,15 +77,12 @@ def draw(
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(style)
         figure = Figure(figsize=size)
-        paint(figure.add_axes(_room(*size)))
+        # Fixed margins in inches, so that charts side by side are aligned.
+        (width, height), left, right, bottom, top = size, 0.80, 0.12, 0.52, 0.26
+        room = (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
+        paint(figure.add_axes(room))
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     return _inline(stream.getvalue().decode("utf-8"), description)
-
-
-def _room(width: float, height: float) -> tuple[float, float, float, float]:
-    """The axes' place in the figure: fixed margins in inches, so that charts side by side are aligned."""
-    left, right, bottom, top = 0.80, 0.12, 0.52, 0.26
-    return left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height
 
 
 def _inline(text: str, description: str) -> Markup:

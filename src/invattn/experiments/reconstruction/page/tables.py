@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from invattn.experiments.kit.page import formatting
@@ -13,29 +12,17 @@ from invattn.experiments.reconstruction.record import ReconstructionRecord, Reco
 PAPER_DATASETS = ("cifar10", "svhn", "celeba")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TableGroup:
-    """The results of one recipe on one data set, one for each attention kind."""
-
-    title: str
-    detail: str
-    results: Sequence[ReconstructionResult]
-
-
-def groups(record: ReconstructionRecord) -> list[TableGroup]:
-    """Return the main table: one group for each recipe and data set, one row for each attention kind."""
+def groups(record: ReconstructionRecord) -> list[tuple[str, str, list[ReconstructionResult]]]:
+    """Return the main table, (title, detail, results by attention kind) for each recipe and data set."""
     keys = {(result.recipe, result.dataset, str(result.image_size)) for result in record.results}
     recipes = formatting.in_order((result.recipe for result in record.results), formatting.RECIPES)
     found = []
     for recipe, dataset, size in sorted(keys, key=lambda key: (recipes.index(key[0]), key[1:])):
         results = [r for r in record.results if (r.recipe, r.dataset, str(r.image_size)) == (recipe, dataset, size)]
-        found.append(
-            TableGroup(
-                title=formatting.recipe(recipe),
-                detail=f"{formatting.dataset(dataset)}, {formatting.size(size)}, {_amount(results)}",
-                results=in_kind_order(results),
-            )
-        )
+        images = _span([result.images for result in results], "test image")
+        repeats = _span([result.repeats for result in results], "repeat")
+        detail = f"{formatting.dataset(dataset)}, {formatting.size(size)}, {images}, {repeats}"
+        found.append((formatting.recipe(recipe), detail, in_kind_order(results)))
     return found
 
 
@@ -43,11 +30,6 @@ def in_kind_order(results: Sequence[ReconstructionResult]) -> list[Reconstructio
     """Return the results in the usual order of the attention kinds."""
     order = formatting.in_order((result.attention for result in results), formatting.KINDS)
     return sorted(results, key=lambda result: order.index(result.attention))
-
-
-def _amount(results: Sequence[ReconstructionResult]) -> str:
-    images = _span([result.images for result in results], "test image")
-    return f"{images}, {_span([result.repeats for result in results], 'repeat')}"
 
 
 def _span(values: Sequence[int], noun: str) -> str:
