@@ -70,7 +70,7 @@ def oracle(branch: Branch) -> Map:
     value, bias = linear(branch.value), long(branch.output.bias)
     dtype = branch.output.weight.dtype
     if isinstance(branch, CertifiedPointwise):
-        weight = long(branch.output.weight * branch._scale(branch._norms()).to(dtype))
+        weight = long(branch.output.weight * branch._scaled(branch._norms())[0].to(dtype))
         return lambda x: squash(value(x)) @ weight.T + bias
     alpha, output = branch._scaled(branch._norms())
     weight, score = long(output), scores(branch, long(alpha.to(dtype)))

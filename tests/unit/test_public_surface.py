@@ -45,7 +45,7 @@ PUBLIC = {
     "invattn.hub": """
         BlockCertificate DEQUANTISATIONS FlowConfig ImageFlowConfig LoadedModel ModelConfig StoredConfig
         TokenFlowConfig VectorFlowConfig block_certificates certificate_of load_flow load_model read_model
-        refuse save_model whole_valued
+        refuse save_model
     """,
     "invattn.lipschitz": """
         ACTIVATIONS Activation BiLipschitz ConstrainedLinear Elementwise Factor LeakyReLU LipSwish

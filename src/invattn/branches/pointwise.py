@@ -18,11 +18,6 @@ class _FixedWeights(ScaledBranch):
     """g(x)_i = W_L sum_j P_ij sigma(W_V x_j + b_V) + b_L with fixed rows P_i, non-negative, of sum 1.
 
     A mean of values changes by no more than the largest change of a value, so Lip(g) <= |W_L| |W_V| in |.|_{inf,2}.
-
-    Args:
-        channels: C.
-        lipschitz: c, strictly between 0 and 1.
-        context_channels: K of a context (B, K) that moves both biases, see :meth:`Branch.given`; 0: none.
     """
 
     def __init__(self, *, channels: int, lipschitz: float = 0.9, context_channels: int = 0) -> None:

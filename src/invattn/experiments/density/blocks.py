@@ -49,11 +49,7 @@ def block_effects(flow: Flow, x: Tensor, *, seed: int, without: bool = True) -> 
     A block is replaced by the identity while all others stay as they were trained together with it. The rise of -log p
     says how much the trained flow relies on the block; a flow trained without it might do better.
 
-    Args:
-        flow: The distribution.
-        x: Images or other samples with shape (B, ...).
-        seed: Decides the probes of the log-determinants.
-        without: Whether to evaluate the flow once more for each block, without it.
+    Samples have shape (B, ...); ``without`` evaluates the flow once more for each block, without it.
     """
     own = copy.deepcopy(flow).eval()
     blocks = [part for part in own.bijection.modules() if isinstance(part, ResidualBijection)]
@@ -134,10 +130,6 @@ def receptive_fields(flow: Flow, x: Tensor) -> list[ReceptiveField]:
     The places are those of the grid on which the first residual block works, so that what whitening mixes before it
     does not count. Which blocks: the first one that maps images (a convolution), the first attention block, and the
     chain of all blocks of that grid.
-
-    Args:
-        flow: A flow over images whose first residual block maps images (B, C, H, W).
-        x: Images with shape (B, C, H, W).
 
     Returns:
         At most three fields; none where the first residual block does not map images of more than one place.

@@ -36,11 +36,7 @@ _PHOTOS = "photos"
 
 
 def stress_inputs(data: DensityData, *, count: int, seed: int) -> dict[str, Tensor]:
-    """Return name -> inputs with shape (n, *event), n at most ``count``.
-
-    Raises:
-        DataError: If the photographs that serve as other images cannot be read.
-    """
+    """Return name -> inputs with shape (n, *event), n at most ``count``."""
     test = data.test()[:count]
     inputs = {f"test samples of {data.name}": test}
     generator = torch.Generator().manual_seed(derive_seed(seed, "stress"))
@@ -208,11 +204,7 @@ def _inverses(flow: Flow, data: DensityData, count: int, seed: int, progress: Pr
 
 
 def evaluation_data(config: FlowConfig, options: EvaluateOptions) -> DensityData:
-    """Return the data to evaluate a stored flow on.
-
-    Raises:
-        DataError: If they cannot be used, or a sample has another shape than the flow takes.
-    """
+    """Return the data to evaluate a stored flow on; DataError if they do not fit it."""
     stored = read_stored_data(options.model)
     size, seed = options.test_size, options.seed
     if isinstance(config, ImageFlowConfig):

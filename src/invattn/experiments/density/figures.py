@@ -137,9 +137,7 @@ def make_plane_figures(flow: Flow, test: Tensor, *, losses: Sequence[float], see
 def to_pictures(x: Tensor, *, levels: int) -> Tensor:
     """Return samples as pictures (..., H, W, 3), uint8; what is not finite becomes middle grey.
 
-    Args:
-        x: (v + u) / levels - 0.5, v = 0 ... levels - 1 and u in [0, 1); shape (..., C, H, W), C = 1 or 3.
-        levels: Number of grey levels.
+    x is (v + u) / levels - 0.5, v = 0 ... levels - 1 and u in [0, 1); shape (..., C, H, W), C = 1 or 3.
     """
     level = (levels * (x.detach().double().cpu() + 0.5)).floor()
     shade = level.clamp(0, levels - 1) * (255 / (levels - 1))
@@ -152,13 +150,8 @@ def make_image_figures(
 ) -> Arrays:
     """Return all arrays of a trained flow over images.
 
-    Args:
-        flow: The trained distribution of images, in eval mode.
-        train: Training images as the flow takes them, shape (n, C, H, W).
-        test: Test images, shape (m, C, H, W), at least two.
-        losses: Training loss of every step, nats per dimension.
-        seed: Decides samples and probes.
-        levels: Number of grey levels of the images.
+    The flow is in eval mode; images are as it takes them, shape (n, C, H, W), at least two for the test; losses are in
+    nats per dimension, one for each step.
 
     Returns:
         Array name -> values. ``block_*`` and ``field_*`` are missing where the flow is too large for them, or has no

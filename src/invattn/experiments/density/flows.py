@@ -101,15 +101,7 @@ class ModelOptions(VariantOptions, ImageFlowOptions):
 def flow_config(
     family: str, event_shape: tuple[int, ...], options: ModelOptions, *, attention: str, recipe: str, levels: int = 0
 ) -> FlowConfig:
-    """Return what the flow of a variant is built from.
-
-    Args:
-        family: ``sets``, ``plane`` or ``images``.
-        event_shape: Of one sample.
-        options: The user's.
-        attention: What stands between the tokens.
-        recipe: Form of the attention.
-        levels: Grey levels of the images.
+    """Return what the flow of a variant is built from; the family is ``sets``, ``plane`` or ``images``.
 
     Raises:
         ValueError: If the images do not fit the scales, or a position does not exist.

@@ -152,12 +152,7 @@ def compare(solution: Solution, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def block_radii(bijection: Bijection, x: Tensor, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-    """Estimate the spectral radius of J_g of every residual block, at its own input.
-
-    Args:
-        bijection: Any bijection; blocks inside chains, layouts and splits are found.
-        x: Samples with shape (B, ...).
-        generator: Where the first vectors of the iteration come from; None is torch's default generator.
+    """Estimate the spectral radius of J_g of every residual block, at its own input, from samples with shape (B, ...).
 
     Returns:
         Path of the block -> estimates with shape (B,); infinite where one could not be found.
@@ -172,10 +167,6 @@ def block_radii(bijection: Bijection, x: Tensor, *, generator: torch.Generator |
 @torch.no_grad()
 def block_inputs(bijection: Bijection, x: Tensor) -> dict[str, tuple[ResidualBijection, Tensor]]:
     """Return every residual block inside a bijection with what reaches it, in the order in which data do.
-
-    Args:
-        bijection: Any bijection.
-        x: Samples with shape (B, ...).
 
     Returns:
         Path of the block (empty for the bijection itself) -> the block and its input.

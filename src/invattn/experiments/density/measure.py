@@ -69,14 +69,7 @@ def inputs_of_test(flow: Flow, data: DensityData) -> FlowInputs:
 
 
 def unmeasured(variant: str, flow: Flow, *, seed: int, unit: Unit = NATS) -> DensityResult:
-    """Return the result of a flow of which only parameters and certificate are known yet.
-
-    Args:
-        variant: Name of the flow.
-        flow: The distribution.
-        seed: Of its training.
-        unit: In which its metrics will be.
-    """
+    """Return the result of a flow of which only parameters and certificate are known yet."""
     certificate, unknown = certificate_of(flow.bijection), float("nan")
     return DensityResult(
         variant=variant,
@@ -102,13 +95,7 @@ def measure(
 ) -> tuple[DensityResult, LikelihoodReport]:
     """Return a result with the metrics of its flow on test samples, and the likelihood of every sample.
 
-    Args:
-        flow: The trained distribution, in eval mode, on the device to measure on.
-        test: Test samples.
-        result: What is known of it already.
-        progress: Is told of every batch.
-        seed: Decides probes and first vectors.
-        unit: Of the metrics, as of the result.
+    The flow is in eval mode, on the device to measure on; the seed decides probes and first vectors.
     """
     x = test.x
     generator = torch.Generator(device=x.device).manual_seed(derive_seed(seed, "evaluation"))
@@ -167,13 +154,6 @@ def importance_bound(
     exponentials over several draws turns the noise of the probes into a bias of at most about half its variance in
     nats (never more, if the noise is normal): probes are added until it is below ``TARGET_BIAS``, 64 of each
     log-determinant at most, and what is left is reported.
-
-    Args:
-        flow: The distribution of v + u, in eval mode; learned noise is kept in its bijection.
-        data: Its test images.
-        samples: Draws of the noise for each image, at least 1.
-        seed: Decides noise and probes.
-        progress: Is told of every batch.
 
     References:
         Burda et al. 2016; Theis et al. 2016.

@@ -58,11 +58,7 @@ class SampledImages:
 
 
 def is_image_flow(folder: Path) -> bool:
-    """Whether a folder says that it holds a flow over images.
-
-    Raises:
-        DataError: If it holds no readable ``config.json``.
-    """
+    """Whether a folder says that it holds a flow over images; DataError if it has no readable ``config.json``."""
     plain = read_json(folder / "config.json")
     return isinstance(plain, dict) and plain.get("model") == ImageFlowConfig.model
 
@@ -143,12 +139,7 @@ def _distances(drawn: list[Samples], real: DequantisedData, features: nn.Module,
 
 
 def write_sampled_images(output: Path, sampled: SampledImages) -> None:
-    """Write ``samples.npy``, ``samples.json`` and the arrays of the pictures; every file whole or not at all.
-
-    Raises:
-        DataError: If a folder cannot be made.
-        OSError: If a file cannot be written.
-    """
+    """Write ``samples.npy``, ``samples.json`` and the arrays of the pictures; every file whole or not at all."""
     make_folder(output / "artifacts")
     values = io.BytesIO()
     np.save(values, sampled.values.numpy(), allow_pickle=False)

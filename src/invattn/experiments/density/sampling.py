@@ -62,12 +62,8 @@ def draw_samples(
     Base draws come from one generator on the CPU, so that the same seed gives the same draws on any device, and the
     first samples do not depend on how many follow.
 
-    Args:
-        flow: The distribution, with a standard normal base; the samples are on its device.
-        count: How many.
-        seed: Decides them.
-        temperature: Factor of the base's standard deviation, above 0; 1 samples the model itself.
-        on_batch: Called with the number of samples done, after each batch.
+    The samples are on the device of the flow. ``temperature``, above 0, is a factor of the base's standard deviation;
+    ``on_batch`` is called with the number of samples done, after each batch.
     """
     return invert(flow, _base_draws(flow, count, seed=seed, temperature=temperature), on_batch=on_batch)
 
@@ -99,11 +95,7 @@ def interpolate(flow: Flow, first: Tensor, second: Tensor, *, steps: int) -> Sam
 
     A great circle keeps the distance from the origin that normal points have; a straight line leaves it.
 
-    Args:
-        flow: The distribution.
-        first: Where the walks begin, shape (n, ...).
-        second: Where they end, the same shape.
-        steps: Points of each walk, both ends counted, at least 2.
+    Walks begin and end at images with shape (n, ...) and have at least 2 ``steps``, both ends counted.
 
     Returns:
         n times ``steps`` samples, walk by walk; ends are the images as the inverse gives them back.
@@ -116,10 +108,7 @@ def interpolate(flow: Flow, first: Tensor, second: Tensor, *, steps: int) -> Sam
 def great_circles(first: Tensor, second: Tensor, shares: Tensor) -> Tensor:
     """Return sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b, w the angle between a and b.
 
-    Args:
-        first: a, shape (n, ...).
-        second: b, the same shape.
-        shares: t, from 0 to 1, shape (steps,).
+    a and b have shape (n, ...); the shares t, from 0 to 1, have shape (steps,).
 
     Returns:
         Shape (n, steps, ...); a straight line where a and b are nearly parallel.
@@ -154,10 +143,7 @@ class Neighbours:
 def nearest_images(samples: Tensor, images: Tensor, *, count: int = 1) -> Neighbours:
     """Find the images with the smallest Euclidean distance to each sample, pixel by pixel.
 
-    Args:
-        samples: Shape (n, ...).
-        images: Shape (m, ...), the same otherwise.
-        count: k, how many of each; all of them if there are fewer.
+    Samples have shape (n, ...), images (m, ...); of each sample there are ``count``, or all images if they are fewer.
     """
     flat = samples.flatten(1).double()
     # The exact differences: the expansion |a|^2 - 2ab + |b|^2 loses the distance of a copy to rounding.

@@ -48,12 +48,8 @@ class StoredData:
     ) -> DequantisedData:
         """Read the images that the flow was trained on, or others in their place.
 
-        Args:
-            name: Data set or folder of other images; None for those of the training.
-            data_root: Where cifar10, svhn or celeba lie.
-            image_size: Side in pixels that the flow takes.
-            test_size: Test images wanted; None for as many as the training's table has.
-            seed: Decides the noise of the test images; None for that of the training.
+        The size is the side in pixels that the flow takes, the seed that of the noise; None stands for what the
+        training had.
 
         Raises:
             DataError: If nothing says which images, they cannot be read, or are not those of the training.
@@ -81,11 +77,7 @@ class StoredData:
         return data if seed is None else replace(data, seed=seed)
 
     def number(self, key: str) -> int:
-        """Return a whole number, the usual one where the file does not say.
-
-        Raises:
-            DataError: If it is no whole number.
-        """
+        """Return a whole number, the usual one where the file does not say; DataError if it is no whole number."""
         value = self.values.get(key, _DEFAULTS[key])
         if not isinstance(value, int):
             raise DataError(f"{self.folder / DATA_FILE} must hold a whole number as {key!r}; got {value!r}.")
@@ -93,11 +85,7 @@ class StoredData:
 
 
 def read_stored_data(folder: Path) -> StoredData:
-    """Read ``data.json`` of a model folder, if it is there.
-
-    Raises:
-        DataError: If it is damaged.
-    """
+    """Read ``data.json`` of a model folder, if it is there; DataError if it is damaged."""
     path = folder / DATA_FILE
     values = read_json(path) if path.exists() else {}
     if not isinstance(values, dict):
