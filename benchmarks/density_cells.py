@@ -17,12 +17,11 @@ from torch import Tensor
 
 from invattn._files import read_json, write_json
 from invattn.bijections import Composed, ResidualBijection
-from invattn.experiments.density.cells import DensityCell
 from invattn.experiments.density.config import DensityConfig, density_config
 from invattn.experiments.density.data import DensityData
 from invattn.experiments.density.likelihood import count_outliers, inverse_errors
 from invattn.experiments.density.run import open_data
-from invattn.experiments.density.training import started_flow
+from invattn.experiments.density.training import DensityCell, started_flow
 from invattn.experiments.kit.sources import source_hash
 from invattn.experiments.kit.training.machines import ALONE
 from invattn.flows import StandardNormal

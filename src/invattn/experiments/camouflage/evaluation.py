@@ -19,10 +19,10 @@ from invattn.experiments.camouflage.record import MapMetrics
 from invattn.experiments.camouflage.scores import MapMeasures
 from invattn.experiments.kit.data.folder import list_images
 from invattn.experiments.kit.data.pixels import read_picture
+from invattn.experiments.kit.output import check_output, make_folder
 from invattn.experiments.kit.page.pictures import sheet
 from invattn.experiments.kit.progress import Progress
 from invattn.experiments.kit.record import SCHEMA_VERSION
-from invattn.experiments.kit.run import check_output, make_folder
 
 SHOWN = 8
 """Pairs of a set that are shown, the first ones."""

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invattn.bijections.residual import inverted_by
-from invattn.experiments.camouflage.cells import CamouflageCell
 from invattn.experiments.camouflage.network import CamouflageNetwork
 from invattn.experiments.camouflage.pairs import MaskedImages
 from invattn.experiments.camouflage.record import MapMetrics
 from invattn.experiments.camouflage.scores import GreyImage, MapMeasures, MapScores
-from invattn.experiments.kit.arrays import Arrays
+from invattn.experiments.camouflage.training import CamouflageCell
 from invattn.experiments.kit.data.pixels import resize
+from invattn.experiments.kit.output import Arrays
 from invattn.experiments.kit.progress import Progress
 from invattn.solvers import Adaptive
 

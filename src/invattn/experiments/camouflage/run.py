@@ -7,15 +7,14 @@ from typing import Any
 
 import torch
 
-from invattn.experiments.camouflage.cells import CamouflageCell
 from invattn.experiments.camouflage.config import CamouflageConfig as CamouflageConfig
 from invattn.experiments.camouflage.data import CamouflageData, open_camouflage_data
 from invattn.experiments.camouflage.measure import mean_mask, measure_maps, measure_network
 from invattn.experiments.camouflage.record import CamouflageRecord, CamouflageRow
-from invattn.experiments.camouflage.training import Pretraining, TrainedNetwork, train_network
+from invattn.experiments.camouflage.training import CamouflageCell, Pretraining, TrainedNetwork, train_network
 from invattn.experiments.kit.cells import follow_cells, run_cells
+from invattn.experiments.kit.output import check_output, library_versions
 from invattn.experiments.kit.progress import Progress
-from invattn.experiments.kit.run import check_output, library_versions
 from invattn.experiments.kit.training.companions import on_processes
 from invattn.hub import save_model
 

@@ -23,13 +23,13 @@ from torch.nn import functional as F
 from invattn._errors import DataError, InvAttnError
 from invattn._files import atomic_write, read_json, write_json
 from invattn.experiments.camouflage.backbone import ResNetLevels, load_backbone_weights
-from invattn.experiments.camouflage.cells import CamouflageCell
 from invattn.experiments.camouflage.config import CamouflageConfig
 from invattn.experiments.camouflage.data import CamouflageData, TrainingPairs
-from invattn.experiments.camouflage.network import CamouflageNetwork, LightHead
-from invattn.experiments.kit.cells import check_key
+from invattn.experiments.camouflage.network import CamouflageNetwork, LightHead, NetworkConfig
+from invattn.experiments.camouflage.record import CamouflageRow
+from invattn.experiments.kit.cells import Cell, check_key
+from invattn.experiments.kit.output import make_folder
 from invattn.experiments.kit.progress import Progress
-from invattn.experiments.kit.run import make_folder
 from invattn.experiments.kit.sources import source_hash
 from invattn.experiments.kit.training.companions import on_processes
 from invattn.experiments.kit.training.fit import FitResult, fit
@@ -50,6 +50,36 @@ PREVIEWED = 4
 """Images of the first test set that TensorBoard shows."""
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CamouflageCell(Cell[CamouflageConfig, CamouflageData, CamouflageRow]):
+    """A training of one row and its evaluation.
+
+    Attributes:
+        fingerprints: Hash of each set.
+    """
+
+    code: ClassVar[str] = "invattn.experiments.camouflage.run"
+
+    fingerprints: Mapping[str, str]
+
+    @property
+    def model_config(self) -> NetworkConfig:
+        """What the network is built from."""
+        return self.config.network_config(self.attention, self.recipe)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the options and hashes of the data that the numbers depend on."""
+        return self.config.settings(of_a_cell=True) | {"data": dict(self.fingerprints)}
+
+    def written(self, result: CamouflageRow) -> dict[str, Any]:
+        """Return the row under its name in the cell's file."""
+        return {"row": result.to_json()}
+
+    def read(self, content: dict[str, Any]) -> CamouflageRow:
+        """Return the row that a cell's file holds."""
+        return CamouflageRow.from_json(content.get("row"))
 
 
 class MaskTraining(ResumableModule):

@@ -91,7 +91,7 @@ def sample(options: SampleOptions) -> None:
     """
     from invattn.experiments.density.page.samples import write_sample_page, write_samples
     from invattn.experiments.density.samples import is_image_flow, sample_images, write_sampled_images
-    from invattn.experiments.kit.run import check_output
+    from invattn.experiments.kit.output import check_output
     from invattn.experiments.kit.terminal import progress_shown, show_path
 
     check_output(options.output)

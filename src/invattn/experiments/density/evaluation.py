@@ -22,9 +22,9 @@ from invattn.experiments.density.record import DensityResult
 from invattn.experiments.density.stored import open_flow, read_stored_data
 from invattn.experiments.kit.data.dequantise import dequantise
 from invattn.experiments.kit.data.reading import ImageRequest
+from invattn.experiments.kit.output import check_output, library_versions, make_folder
 from invattn.experiments.kit.progress import Progress, task_of
 from invattn.experiments.kit.record import SCHEMA_VERSION
-from invattn.experiments.kit.run import check_output, library_versions, make_folder
 from invattn.experiments.kit.training.loader import derive_seed
 from invattn.flows import Flow
 from invattn.hub import FlowConfig, ImageFlowConfig

@@ -11,7 +11,7 @@ from torch import Tensor
 from invattn.experiments.density.blocks import block_effects, receptive_fields
 from invattn.experiments.density.likelihood import block_inputs, with_estimator
 from invattn.experiments.density.sampling import Samples, draw_samples, interpolate, nearest_images, sample_sets
-from invattn.experiments.kit.arrays import Arrays
+from invattn.experiments.kit.output import Arrays
 from invattn.experiments.kit.training.loader import derive_seed
 from invattn.flows import Flow
 from invattn.logdet import Exact

@@ -8,7 +8,6 @@ from functools import partial
 from invattn._errors import DataError
 from invattn._files import write_json
 from invattn.bijections import Composed
-from invattn.experiments.density.cells import DensityCell
 from invattn.experiments.density.config import DensityConfig as DensityConfig
 from invattn.experiments.density.data import DensityData, DequantisedData, GeneratedData, open_images
 from invattn.experiments.density.figures import make_density_figures, make_image_figures, make_plane_figures
@@ -16,12 +15,11 @@ from invattn.experiments.density.likelihood import LikelihoodReport
 from invattn.experiments.density.measure import inputs_of_test, measure
 from invattn.experiments.density.record import DensityRecord, DensityResult
 from invattn.experiments.density.stored import DATA_FILE
-from invattn.experiments.density.training import train_flow
-from invattn.experiments.kit.arrays import Arrays
+from invattn.experiments.density.training import DensityCell, train_flow
 from invattn.experiments.kit.cells import Deadline, follow_cells, run_cells
 from invattn.experiments.kit.data.reading import ImageRequest
+from invattn.experiments.kit.output import Arrays, check_output, library_versions
 from invattn.experiments.kit.progress import Progress
-from invattn.experiments.kit.run import check_output, library_versions
 from invattn.experiments.kit.training.companions import on_processes
 from invattn.experiments.kit.training.fit import without_tf32
 from invattn.experiments.kit.training.loader import derive_seed

@@ -18,9 +18,8 @@ from invattn.experiments.density.data import DequantisedData
 from invattn.experiments.density.figures import neighbour_arrays, sample_arrays, to_pictures, walk_arrays
 from invattn.experiments.density.sampling import Samples, draw_samples, frechet_distance, load_features
 from invattn.experiments.density.stored import StoredData, open_flow, read_stored_data
-from invattn.experiments.kit.arrays import Arrays, write_arrays
+from invattn.experiments.kit.output import Arrays, make_folder, write_arrays
 from invattn.experiments.kit.progress import Progress, task_of
-from invattn.experiments.kit.run import make_folder
 from invattn.experiments.kit.training.loader import derive_seed
 from invattn.flows import Flow
 from invattn.hub import ImageFlowConfig

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from invattn._errors import ConvergenceError
 from invattn.bijections import Bijection, Composed, ResidualBijection, initialize
-from invattn.experiments.density.cells import DensityCell
-from invattn.experiments.density.data import FITTED, NATS, DequantisedData, Unit
+from invattn.experiments.density.config import DensityConfig
+from invattn.experiments.density.data import FITTED, NATS, DensityData, DequantisedData, Unit
 from invattn.experiments.density.figures import SHOWN, to_pictures
 from invattn.experiments.density.measure import unmeasured
 from invattn.experiments.density.record import DensityResult
 from invattn.experiments.density.sampling import sample_sets
+from invattn.experiments.kit.cells import Cell
 from invattn.experiments.kit.progress import Progress
 from invattn.experiments.kit.training.fit import fit
 from invattn.experiments.kit.training.loader import Batch, ResumableLoader, derive_seed, seeded
@@ -28,12 +29,36 @@ from invattn.experiments.kit.training.machines import Worker
 from invattn.experiments.kit.training.module import EventLog, NonFiniteLoss, ResumableModule, first_text
 from invattn.experiments.kit.training.optimisation import Optimisation
 from invattn.flows import Dequantised, Flow
+from invattn.hub import FlowConfig
 from invattn.hub.flow_config import whole_valued
 from invattn.logdet import PowerSeries
 
 _REACH = 6.5  # points are shown where both coordinates lie within this distance of 0
 _PANEL = 96
 _WHITE, _BLUE = (255, 255, 255), (31, 119, 180)
+
+
+class DensityCell(Cell[DensityConfig, DensityData, DensityResult]):
+    """A training of one flow and its evaluation."""
+
+    code: ClassVar[str] = "invattn.experiments.density.run"
+
+    @property
+    def model_config(self) -> FlowConfig:
+        """What the flow is built from."""
+        return self.config.model_config(self.attention, self.recipe)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the options and hashes of the data that the numbers depend on."""
+        return self.config.settings(of_a_cell=True) | dict(self.data.key)
+
+    def written(self, result: DensityResult) -> dict[str, Any]:
+        """Return the result under its name in the cell's file."""
+        return {"result": result.to_json()}
+
+    def read(self, content: dict[str, Any]) -> DensityResult:
+        """Return the result that a cell's file holds."""
+        return DensityResult.from_json(content.get("result"))
 
 
 class MaximumLikelihood(ResumableModule):

@@ -15,14 +15,13 @@ from invattn.bijections import diagnose
 from invattn.diagnosis import Diagnosis
 from invattn.experiments.diagnosis.config import DiagnosisConfig as DiagnosisConfig
 from invattn.experiments.diagnosis.record import DiagnosedImage, DiagnosisRecord
-from invattn.experiments.kit.arrays import Arrays, write_arrays
 from invattn.experiments.kit.data.dequantise import DequantisedImages, to_pixels
 from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import ImageData, load_reconstruction_data
 from invattn.experiments.kit.inversion import V_SCORE_THRESHOLD, InversionReport, invert_images, visible_pixels
 from invattn.experiments.kit.options import TEST_SIZE, TRAIN_SIZE
+from invattn.experiments.kit.output import Arrays, check_output, library_versions, make_folder, write_arrays
 from invattn.experiments.kit.progress import Progress
-from invattn.experiments.kit.run import check_output, library_versions, make_folder
 from invattn.experiments.kit.training.loader import derive_seed
 from invattn.functional import squeeze, unsqueeze
 from invattn.hub import LoadedModel, ModelConfig, load_model

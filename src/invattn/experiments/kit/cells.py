@@ -16,10 +16,9 @@ import torch
 
 from invattn._errors import DataError
 from invattn._files import read_json, remove_leftovers, write_json
-from invattn.experiments.kit.arrays import Arrays, write_arrays
+from invattn.experiments.kit.output import Arrays, make_folder, write_arrays
 from invattn.experiments.kit.progress import Progress, SilentProgress
 from invattn.experiments.kit.record import RunRecord
-from invattn.experiments.kit.run import make_folder
 from invattn.experiments.kit.sources import source_hash
 from invattn.experiments.kit.training.companions import in_parallel, on_processes
 from invattn.experiments.kit.training.interruption import Interrupted

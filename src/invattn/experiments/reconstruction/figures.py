@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from invattn.bijections import Bijection, Block
-from invattn.experiments.kit.arrays import Arrays
 from invattn.experiments.kit.data.dequantise import DequantisedImages, to_pixels
 from invattn.experiments.kit.inversion import InversionReport, clean_pixels, visible_pixels
+from invattn.experiments.kit.output import Arrays
 from invattn.functional import squeeze
 from invattn.hub import ModelConfig
 from invattn.norms import token_norm

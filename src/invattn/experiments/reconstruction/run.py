@@ -8,8 +8,8 @@ from functools import partial
 from invattn.experiments.kit.cells import run_cells
 from invattn.experiments.kit.data.reading import ImageRequest
 from invattn.experiments.kit.data.sets import ImageData, load_reconstruction_data
+from invattn.experiments.kit.output import check_output, library_versions
 from invattn.experiments.kit.progress import Progress
-from invattn.experiments.kit.run import check_output, library_versions
 from invattn.experiments.reconstruction.cells import CellResult, ReconstructionCell, summarise
 from invattn.experiments.reconstruction.config import ReconstructionConfig as ReconstructionConfig
 from invattn.experiments.reconstruction.config import Variant, named_variants

@@ -23,7 +23,7 @@ from invattn.experiments.density.evaluation import evaluate_model
 from invattn.experiments.density.likelihood import with_estimator
 from invattn.experiments.density.measure import inputs_of_test
 from invattn.experiments.density.run import open_data, run_density
-from invattn.experiments.kit.arrays import Arrays
+from invattn.experiments.kit.output import Arrays
 from invattn.experiments.kit.progress import SilentProgress
 from invattn.experiments.kit.training.interruption import Interrupted
 from invattn.hub import ImageFlowConfig, load_flow

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import invattn
-from invattn.experiments.camouflage.cells import CamouflageCell
-from invattn.experiments.density.cells import DensityCell
+from invattn.experiments.camouflage.training import CamouflageCell
+from invattn.experiments.density.training import DensityCell
 from invattn.experiments.kit.sources import _imported_names, hash_sources, imported_files, source_hash
 from invattn.experiments.reconstruction.cells import ReconstructionCell
 

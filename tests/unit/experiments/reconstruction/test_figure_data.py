@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from invattn.experiments.kit.arrays import Arrays, write_arrays
 from invattn.experiments.kit.data.dequantise import DequantisedImages
 from invattn.experiments.kit.inversion import invert_images
+from invattn.experiments.kit.output import Arrays, write_arrays
 from invattn.experiments.kit.solver import choose_solver
 from invattn.experiments.reconstruction.figures import make_figure_data, shown_images, trace_size
 from invattn.hub import ModelConfig

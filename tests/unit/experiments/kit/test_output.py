@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from invattn import DataError
-from invattn.experiments.kit.run import check_output, make_folder
+from invattn.experiments.kit.output import check_output, make_folder
 
 
 def test_a_new_folder_is_accepted_and_not_made(tmp_path: Path) -> None:

@@ -1,16 +1,35 @@
-"""What every run looks at before hours of work and tells afterwards: its folder and the versions of libraries."""
+"""The output of a run: its folder, looked at before hours of work, the arrays in it, and the versions of libraries."""
 
 from __future__ import annotations
 
+import io
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import invattn
 from invattn._errors import DataError
+from invattn._files import atomic_write
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays as one compressed npz file, atomically.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    atomic_write(path, buffer.getvalue())
 
 
 def library_versions(*others: str) -> dict[str, str]:
