@@ -102,23 +102,25 @@ class CertifiedAttention(ScaledBranch):
 
     def _apply_scaled(self, x: Tensor, shift: Tensor | None = None, *, scaled: tuple[Tensor, ...]) -> Tensor:
         alpha, output = scaled
-        seen, inner, outer = self._split(shift)
+        seen, inner, outer = (None, None, None) if shift is None else self._split(shift)
         mixed = attend(**self._attended(x, seen, inner, alpha))
-        return shifted(F.linear(join_heads(mixed), output, self.output.bias), outer)
+        image = F.linear(join_heads(mixed), output, self.output.bias)
+        return image if outer is None else shifted(image, outer)
 
     def _attended(self, x: Tensor, seen: Tensor | None, inner: Tensor | None, alpha: Tensor) -> dict[str, Any]:
         """Return the arguments of :func:`attend` and :func:`explain` for tokens x."""
         query, key, bias = self._factors(x, seen, alpha)
-        value = squash(split_heads(shifted(self.value(x), inner), self.num_heads))
-        mask, causal = self.visibility.fixed(x.shape[-2]), self.visibility.causal
+        value = self.value(x)
+        value = squash(split_heads(value if inner is None else shifted(value, inner), self.num_heads))
+        visibility = self.visibility
         return {
             "query": query,
             "key": key,
             "value": value,
             "response": self.response,
             "logit_bias": bias,
-            "mask": mask,
-            "causal": causal,
+            "mask": visibility.fixed(x.shape[-2]),
+            "causal": visibility.causal,
         }
 
     def start_as_mean_shift(self) -> None:
@@ -157,10 +159,11 @@ class CertifiedAttention(ScaledBranch):
     def _factors(self, x: Tensor, seen: Tensor | None, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return scaled query and key factors, and position logits."""
         self.check_input(x)
-        query, key = self.score.bounded(shifted(x, seen))
+        score = self.score
+        query, key = score.bounded(x if seen is None else shifted(x, seen))
         alpha = alpha.to(x.dtype)[:, None, None]
         query = query * alpha
-        if self.score.additive:
+        if score.additive:
             key = key * alpha
         return query, key, None if self.position_logits is None else self.position_logits(x.shape[-2])
 
